@@ -1,0 +1,80 @@
+"""The process: run the command line, and turn whatever it raised into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Entry point of the `maven` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(args: list[str]) -> int:
+    """Runs one command line and returns its exit code (the table is in docs/reference/exit-codes.md)."""
+    import typer
+
+    from maven_cli.cli.app import app
+    from maven_cli.errors import MavenError, UsageError
+
+    try:
+        code = typer.main.get_command(app).main(args=args, prog_name="maven", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except MavenError as error:
+        return _failed(args, str(error), error.exit_code)
+    except typer.Abort:
+        return _failed(args, "aborted", 130)
+    except KeyboardInterrupt:
+        return _failed(args, "interrupted", 130)
+    except BrokenPipeError:
+        # The reader has gone (`maven … | head`). Python would complain once more while flushing at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 the one boundary
+        from typer._click.exceptions import ClickException, NoArgsIsHelpError
+
+        if isinstance(error, NoArgsIsHelpError):
+            error.show()
+            return UsageError.exit_code
+        if isinstance(error, ClickException):
+            return _failed(args, _usage(error), UsageError.exit_code)
+        if isinstance(error, OSError) and error.errno == 28:
+            return _failed(args, f"the disk is full ({error.filename or 'while writing'}); nothing was lost", 69)
+        return _bug(args, error)
+
+
+def _usage(error: object) -> str:
+    message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+    message = message[:1].lower() + message[1:]
+    context = getattr(error, "ctx", None)
+    return f"{message}; see: {context.command_path} --help" if context is not None else message
+
+
+def _failed(args: list[str], message: str, code: int) -> int:
+    line = " ".join(message.split())
+    print(f"maven: {line}", file=sys.stderr)
+    if "--json" in args:
+        from maven_cli.cli.output import Result, document
+        from maven_cli.runner import ItemError
+
+        path = " ".join(arg for arg in args[:2] if not arg.startswith("-"))
+        status = "skipped" if code == 75 else "error"
+        print(document(path, Result(None, None, [ItemError("", line)], status, code)), flush=True)
+    return code
+
+
+def _bug(args: list[str], error: Exception) -> int:
+    """A defect of ours: the traceback goes to stderr, without local variables, which may hold secrets."""
+    import traceback
+
+    from maven_cli.db.connection import redact
+
+    print(redact("".join(traceback.format_exception(error))), file=sys.stderr, end="")
+    return _failed(args, f"a bug: {type(error).__name__}: {redact(str(error))}; please report it with the lines above", 70)
+
+
+if __name__ == "__main__":
+    main()

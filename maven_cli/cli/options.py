@@ -1,0 +1,55 @@
+"""Options that several commands share, and how their text becomes values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from maven_cli.intervals import Interval, parse_interval
+from maven_cli.times import parse_duration, parse_instant
+
+T = TypeVar("T")
+
+
+def _parser(parse: Callable[[str], T]) -> Callable[[Any], Any]:
+    def callback(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    callback.__name__ = parse.__name__.removeprefix("parse_")
+    return callback
+
+
+Pairs = Annotated[
+    list[str] | None, typer.Option("--pair", "-p", metavar="SYMBOL", help="Only this pair; repeatable.")
+]
+AsOf = Annotated[
+    datetime | None,
+    typer.Option("--as-of", parser=_parser(parse_instant), metavar="TIME", help="Compute as of this instant (UTC)."),
+]
+From = Annotated[
+    datetime | None,
+    typer.Option("--from", parser=_parser(parse_instant), metavar="TIME", help="Start of the range, inclusive (UTC)."),
+]
+To = Annotated[
+    datetime | None,
+    typer.Option("--to", parser=_parser(parse_instant), metavar="TIME", help="End of the range, exclusive (UTC)."),
+]
+IntervalOption = Annotated[
+    Interval,
+    typer.Option(
+        "--interval", "-i", parser=_parser(parse_interval), metavar="INTERVAL", help="1m 5m 15m 30m 1h 4h 1d 1w 1M."
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Run the real statements and roll them back; no lock, nothing written to Redis."),
+]
+DurationOption = Annotated[timedelta, typer.Option(parser=_parser(parse_duration), metavar="DURATION")]

@@ -1,0 +1,1 @@
+"""PostgreSQL: the schema, its migrations, connections, named queries and the lock."""

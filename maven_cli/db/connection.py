@@ -1,0 +1,62 @@
+"""The one place that opens connections to PostgreSQL."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from maven_cli.db.failures import explain_connect
+from maven_cli.errors import ConfigurationError
+
+CONNECT_TIMEOUT = 5  # seconds
+
+
+def connect(url: str, purpose: str = "") -> psycopg.Connection:
+    """An autocommit connection. Raises DatabaseDownError or ConfigurationError, never with the password in it.
+
+    Sessions aren't configured here: behind a transaction pooler a SET would reach somebody else's statements. SQL
+    in this project never depends on the session's time zone, and timeouts are SET LOCAL. Prepared statements are
+    off for the same reason.
+    """
+    try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise ConfigurationError("MAVEN_DATABASE_URL is not a valid PostgreSQL URL") from None
+    try:
+        return psycopg.connect(
+            url,
+            autocommit=True,
+            prepare_threshold=None,
+            connect_timeout=CONNECT_TIMEOUT,
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+            application_name=f"maven {purpose}".strip(),
+        )
+    except psycopg.Error as error:
+        raise explain_connect(error, target(url)) from None
+
+
+def target(url: str) -> str:
+    """Host, port and database of a URL, for messages."""
+    parts: dict[str, Any] = conninfo_to_dict(url)
+    host = str(parts.get("host") or parts.get("hostaddr") or "the default socket")
+    port = f":{parts['port']}" if parts.get("port") and not host.startswith("/") else ""
+    return f"{host}{port}/{parts.get('dbname') or ''}".rstrip("/") if not host.startswith("/") else host
+
+
+def database_now(conn: psycopg.Connection) -> datetime:
+    """The database's clock, which is the product's clock, in UTC."""
+    row = conn.execute("SELECT clock_timestamp()").fetchone()
+    assert row is not None
+    moment: datetime = row[0]
+    return moment.astimezone(UTC)
+
+
+def redact(text: str) -> str:
+    """The text without anything that looks like a URL's password."""
+    return re.sub(r"(://[^:/@\s]*):[^@\s]+@", r"\1:***@", text)

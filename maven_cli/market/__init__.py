@@ -1,0 +1,1 @@
+"""Market data: pairs, trades, tickers and candles. The rules and the SQL of one domain in one room."""

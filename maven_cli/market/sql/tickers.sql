@@ -1,0 +1,52 @@
+-- Rolling 24 hours of some pairs: a middle of closed candles, each cell as coarse as fits, raw trades at both edges and
+-- for the cells that `dirty` names (late, deleted or not yet closed). Open, last and the close before the window come
+-- from the trades' own order, so that no tie depends on a plan.
+WITH pieces AS (
+    SELECT name, lo, hi FROM unnest(%(names)s::text[], %(los)s::timestamptz[], %(his)s::timestamptz[]) AS p (name, lo, hi)
+), dirty AS MATERIALIZED (
+    SELECT pair, lo, hi
+      FROM unnest(%(dirty_pairs)s::bigint[], %(dirty_los)s::timestamptz[], %(dirty_his)s::timestamptz[]) AS d (pair, lo, hi)
+), parts AS (
+    SELECT trading_pair_id AS pair, max(high) AS high, min(low) AS low, sum(base_volume) AS volume,
+           sum(quote_volume) AS quote_volume, sum(trade_count) AS trades
+      FROM pieces p JOIN candles c ON c.interval = p.name AND c.start_at >= p.lo AND c.start_at < p.hi
+     WHERE c.trading_pair_id = ANY (%(pairs)s::bigint[])
+       AND NOT EXISTS (SELECT FROM dirty d
+                        WHERE d.pair = c.trading_pair_id AND c.start_at >= d.lo AND c.start_at < d.hi)
+     GROUP BY trading_pair_id
+    UNION ALL
+    SELECT trading_pair_id, max(price), min(price), sum(quantity), sum(price * quantity), count(*)
+      FROM trades
+     WHERE executed_at > %(window_start)s AND executed_at < %(middle_start)s AND executed_at <= %(as_of)s
+       AND trading_pair_id = ANY (%(pairs)s::bigint[])
+     GROUP BY trading_pair_id
+    UNION ALL
+    SELECT trading_pair_id, max(price), min(price), sum(quantity), sum(price * quantity), count(*)
+      FROM trades
+     WHERE executed_at >= %(middle_end)s AND executed_at <= %(as_of)s
+       AND trading_pair_id = ANY (%(pairs)s::bigint[])
+     GROUP BY trading_pair_id
+    UNION ALL
+    SELECT t.trading_pair_id, max(t.price), min(t.price), sum(t.quantity), sum(t.price * t.quantity), count(*)
+      FROM dirty d JOIN trades t ON t.trading_pair_id = d.pair AND t.executed_at >= d.lo AND t.executed_at < d.hi
+     GROUP BY t.trading_pair_id
+), window_stats AS (
+    SELECT pair, max(high) AS high, min(low) AS low, sum(volume) AS volume, sum(quote_volume) AS quote_volume,
+           sum(trades)::bigint AS trades
+      FROM parts GROUP BY pair
+)
+SELECT w.pair, opening.price, s.high, s.low, latest.price, coalesce(s.volume, 0), coalesce(s.quote_volume, 0),
+       coalesce(s.trades, 0), opening.id, latest.id, latest.executed_at, previous.price,
+       latest.price - opening.price, round((latest.price - opening.price) * 100 / opening.price, 8)
+  FROM unnest(%(pairs)s::bigint[]) AS w (pair)
+  LEFT JOIN window_stats s ON s.pair = w.pair
+  LEFT JOIN LATERAL (SELECT t.price, t.id, t.executed_at FROM trades t
+                      WHERE t.trading_pair_id = w.pair AND t.executed_at <= %(as_of)s
+                      ORDER BY t.executed_at DESC, t.id DESC LIMIT 1) latest ON true
+  LEFT JOIN LATERAL (SELECT t.price, t.id FROM trades t
+                      WHERE t.trading_pair_id = w.pair AND t.executed_at > %(window_start)s
+                        AND t.executed_at <= %(as_of)s
+                      ORDER BY t.executed_at, t.id LIMIT 1) opening ON s.trades > 0
+  LEFT JOIN LATERAL (SELECT t.price FROM trades t
+                      WHERE t.trading_pair_id = w.pair AND t.executed_at <= %(window_start)s
+                      ORDER BY t.executed_at DESC, t.id DESC LIMIT 1) previous ON true

@@ -1,0 +1,1 @@
+"""One module per worker pass: what it does, in the order it does it. Each returns a result and prints nothing."""

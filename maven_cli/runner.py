@@ -1,0 +1,296 @@
+"""What every pass has in common, once: lock, clock, work transactions, signals, run record, outcome.
+
+A pass is a function ``(Pass) -> Counts`` in maven_cli/passes. `run` gives it the database's time as `as_of`, a work
+connection, and the means to stop in good order. What the function raises decides the exit code:
+
+* an `ItemError` collected with `Pass.fail` → the pass goes on, outcome *partial*, exit 1;
+* `LockHeldError` → *skipped*, exit 75, one line that operators know;
+* any other MavenError → *error* with that error's code;
+* SIGTERM or SIGINT → the running statement is cancelled, StoppedError, exit 143 or 130.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import psycopg
+from psycopg.types.json import Json
+
+from maven_cli.db.connection import connect, database_now, redact
+from maven_cli.db.failures import explain
+from maven_cli.db.locks import PassLock, pass_lock, work_lock
+from maven_cli.db.revision import check_revision
+from maven_cli.errors import LockHeldError, MavenError, StoppedError
+from maven_cli.logs import WorkerLog
+from maven_cli.settings import Settings
+
+SKIPPED = "Previous run still running, skipping..."
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker's names: in settings and records, in the platform's log lines, and as a lock scope."""
+
+    name: str
+    label: str
+    scope: str
+
+
+@dataclass(frozen=True)
+class ItemError:
+    """One item that failed while the others went on."""
+
+    item: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a pass ended. `data` is what the pass returned; None when it was skipped."""
+
+    status: str
+    exit_code: int
+    data: dict[str, Any] | None
+    errors: tuple[ItemError, ...] = ()
+
+
+class Services(Protocol):
+    """Where the databases are. Resolving a URL may start the embedded default, so it happens on first use."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def database_url(self) -> str: ...
+    @property
+    def lock_url(self) -> str: ...
+    @property
+    def redis_url(self) -> str: ...
+
+
+class Stop:
+    """Turns SIGTERM and SIGINT into an orderly end: cancel what runs, then raise at the next check."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.connections: list[psycopg.Connection] = []
+
+    def check(self) -> None:
+        """Raises StoppedError once a signal has arrived."""
+        if self.signal is not None:
+            raise StoppedError(f"stopped by {signal.Signals(self.signal).name}; the next pass goes on from here")
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + (self.signal or signal.SIGTERM)
+
+    def _arrived(self, number: int, _frame: object) -> None:
+        self.signal = number
+        # From a thread: a handler runs between two bytecodes of whatever is waiting for that very connection.
+        threading.Thread(target=self._cancel, daemon=True).start()
+
+    def _cancel(self) -> None:
+        for conn in list(self.connections):
+            with suppress(psycopg.Error):
+                conn.cancel_safe(timeout=5)
+
+    @contextmanager
+    def installed(self) -> Iterator[Stop]:
+        """Handles the two signals inside the block; only the main thread may."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        previous = {number: signal.signal(number, self._arrived) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield self
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+@dataclass
+class Pass:
+    """What a pass works with.
+
+    as_of: the database's time at the start, UTC; every window of the pass is cut on it.
+    conn: the work connection, autocommit; writes go through `transaction`.
+    dry_run: the real statements run and are rolled back; nothing else is written.
+    """
+
+    worker: Worker
+    services: Services
+    conn: psycopg.Connection
+    as_of: datetime
+    log: WorkerLog
+    stop: Stop
+    dry_run: bool = False
+    lock: PassLock | None = None
+    errors: list[ItemError] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def settings(self) -> Settings:
+        return self.services.settings
+
+    def fail(self, item: str, error: BaseException) -> str:
+        """Records an item's failure, and returns the reason in one line."""
+        reason = redact(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
+        self.errors.append(ItemError(item, reason))
+        return reason
+
+    def elapsed(self) -> timedelta:
+        return timedelta(seconds=time.monotonic() - self.started)
+
+    def connect(self) -> psycopg.Connection:
+        """Another work connection, cancelled by the same signals. The caller closes it."""
+        conn = connect(self.services.database_url, self.worker.scope)
+        self.stop.connections.append(conn)
+        return conn
+
+    @contextmanager
+    def transaction(
+        self,
+        key: str,
+        *,
+        conn: psycopg.Connection | None = None,
+        wait_ms: int = 0,
+        shared: bool = False,
+    ) -> Iterator[psycopg.Connection]:
+        """One work transaction: stops before it when asked to, takes the work lock of `key`, bounds every statement,
+        and commits only while the pass still holds its own lock. A dry run rolls back."""
+        self.stop.check()
+        conn = conn or self.conn
+        try:
+            with conn.transaction(force_rollback=self.dry_run):
+                limit_statements(conn, self.settings)
+                work_lock(conn, key, timeout_ms=wait_ms, shared=shared)
+                yield conn
+                self.stop.check()
+                if self.lock is not None:
+                    self.lock.verify()
+        except psycopg.errors.QueryCanceled:
+            self.stop.check()
+            raise
+
+    @contextmanager
+    def snapshot(self, conn: psycopg.Connection | None = None) -> Iterator[psycopg.Connection]:
+        """A read-only transaction in which every statement sees the same state of the database."""
+        self.stop.check()
+        conn = conn or self.conn
+        try:
+            with conn.transaction():
+                conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                limit_statements(conn, self.settings)
+                yield conn
+        except psycopg.errors.QueryCanceled:
+            self.stop.check()
+            raise
+
+
+def limit_statements(conn: psycopg.Connection, settings: Settings) -> None:
+    """Bounds each statement of the open transaction."""
+    milliseconds = settings.statement_timeout // timedelta(milliseconds=1)
+    conn.execute("SELECT set_config('statement_timeout', %s, true)", [f"{milliseconds}ms"])
+
+
+def run(
+    worker: Worker,
+    body: Callable[[Pass], dict[str, Any]],
+    services: Services,
+    *,
+    dry_run: bool = False,
+    as_of: datetime | None = None,
+    record: bool = True,
+    stop: Stop | None = None,
+) -> Outcome:
+    """Runs one pass and returns how it ended. Raises MavenError for what ends the whole pass.
+
+    dry_run takes no lock and leaves no record. `record` False is for read-only computations of the same code.
+    """
+    log = WorkerLog(worker.label, worker.name)
+    with (stop or Stop()).installed() as stopper:
+        started_at = datetime.now(UTC)
+        started = time.monotonic()
+        conn = connect(services.database_url, worker.scope)
+        stopper.connections.append(conn)
+        current: Pass | None = None
+        status, error = "error", None
+        try:
+            check_revision(conn)
+            if dry_run or not record:
+                moment = as_of or database_now(conn)
+                current = Pass(worker, services, conn, moment, log, stopper, dry_run=dry_run, started=started)
+                data = body(current)
+            else:
+                with pass_lock(services.lock_url, worker.scope) as lock:
+                    current = Pass(worker, services, conn, as_of or lock.as_of, log, stopper, lock=lock, started=started)
+                    data = body(current)
+            status = "partial" if current.errors else "success"
+            return Outcome(status, 1 if current.errors else 0, data, tuple(current.errors))
+        except LockHeldError as held:
+            status, error = "skipped", str(held)
+            log.warn("pass.skipped", SKIPPED)
+            return Outcome("skipped", LockHeldError.exit_code, None)
+        except StoppedError as stopped:
+            status, error = "stopped", str(stopped)
+            raise
+        except MavenError as failure:
+            error = str(failure)
+            raise
+        except psycopg.Error as failure:
+            stopper.check()
+            known = explain(failure)
+            error = str(known or failure)
+            if known is None:
+                raise
+            raise known from failure
+        finally:
+            if record and not dry_run:
+                _record(services, conn, worker, current, started_at, started, status, error)
+            stopper.connections.remove(conn)
+            conn.close()
+
+
+def _record(
+    services: Services,
+    conn: psycopg.Connection,
+    worker: Worker,
+    current: Pass | None,
+    started_at: datetime,
+    started: float,
+    status: str,
+    error: str | None,
+) -> None:
+    """One row per run. A run whose database is gone leaves none: its exit code and log line are the record."""
+    counts: dict[str, Any] = {"errors": len(current.errors)} if current else {}
+    if current and current.errors:
+        error = "; ".join(f"{item.item}: {item.message}" for item in current.errors[:5])
+    with suppress(psycopg.Error):
+        row = conn.execute(
+            "INSERT INTO worker_runs (worker, scope, host, pid, as_of, started_at, duration_ms, outcome, counts, error)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+            [
+                worker.name,
+                worker.scope,
+                socket.gethostname(),
+                os.getpid(),
+                current.as_of if current else None,
+                started_at,
+                round((time.monotonic() - started) * 1000),
+                status,
+                Json(counts),
+                redact(error) if error else None,
+            ],
+        ).fetchone()
+        if row is not None and row[0] % 1000 == 0:
+            conn.execute(
+                "DELETE FROM worker_runs WHERE started_at < now() - %s", [services.settings.run_retention]
+            )

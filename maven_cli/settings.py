@@ -1,0 +1,156 @@
+"""Settings: read once from the environment, checked, and kept away from logs where they are secret.
+
+Every name is ``MAVEN_`` and the field's name in capitals; the platform's ``LOG_LEVEL`` keeps its own.
+docs/reference/settings.md lists them, and a test compares that page with this class.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from maven_cli.errors import ConfigurationError
+from maven_cli.times import parse_duration
+
+LogLevel = Literal["debug", "info", "warn", "error"]
+LogFormat = Literal["text", "json", "journal"]
+
+
+def _duration(value: Any) -> Any:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+
+
+def _at_least(minimum: timedelta, what: str, default: timedelta) -> Any:
+    return Field(default=default, ge=minimum, description=what)
+
+
+class Settings(BaseSettings):
+    """What this process was told. Durations are ``5s``, ``250ms``, ``2min``, ``1h``; a bare number is seconds."""
+
+    # An empty variable is an unset one: `MAVEN_REDIS_URL= maven …` and systemd's EnvironmentFile write it so.
+    model_config = SettingsConfigDict(env_prefix="MAVEN_", env_ignore_empty=True, frozen=True, extra="ignore")
+
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL, as postgresql://user:password@host:port/name. Unset: the embedded default."
+    )
+    lock_database_url: SecretStr | None = Field(
+        None, description="PostgreSQL for the lock connections alone, when the work goes through a small pool."
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="Redis or Valkey, as redis://, rediss:// or unix://. Unset: the embedded default."
+    )
+    home: Path | None = Field(
+        None, description="Where the embedded default keeps its data. Unset: the user's XDG data directory."
+    )
+    log_level: Annotated[LogLevel, BeforeValidator(_lower)] = Field(
+        "info",
+        validation_alias=AliasChoices("LOG_LEVEL", "log_level"),
+        description="The least severe message that is printed.",
+    )
+    log_format: Annotated[LogFormat, BeforeValidator(_lower)] = Field(
+        "text", description="How messages are printed: text, json (one object a line) or journal (syslog prefix)."
+    )
+    ticker_ttl: Duration = _at_least(
+        timedelta(milliseconds=100), "Freshness that the ticker keys promise.", timedelta(seconds=5)
+    )
+    ticker_ttl_grace: Duration = _at_least(
+        timedelta(0),
+        "Extra life of a ticker key, so that a late pass is no hole. 0 gives the plain TTL.",
+        timedelta(seconds=10),
+    )
+    ticker_batch: int = Field(0, ge=0, description="Pairs per ticker statement; 0 computes all pairs at once.")
+    candle_ttl_grace: Duration = _at_least(
+        timedelta(0), "Life of a candle key beyond 60 s.", timedelta(seconds=30)
+    )
+    candle_keep: int = Field(2, ge=1, le=1000, description="Newest candles per pair and interval kept in Redis.")
+    candle_chunk: Duration = _at_least(
+        timedelta(minutes=1), "The most market time that one transaction closes per pair.", timedelta(days=1)
+    )
+    candle_budget: Duration = _at_least(
+        timedelta(seconds=1), "Time after which a candle pass leaves the rest to the next one.", timedelta(seconds=45)
+    )
+    statement_timeout: Duration = _at_least(
+        timedelta(seconds=1), "The longest that one SQL statement of a pass may run.", timedelta(minutes=1)
+    )
+    run_retention: Duration = _at_least(
+        timedelta(hours=1), "How long run records are kept.", timedelta(days=7)
+    )
+
+    @property
+    def embedded(self) -> bool:
+        """Whether anything at all runs on the embedded default."""
+        return self.database_url is None or self.redis_url is None
+
+
+def variable(field: str) -> str:
+    """The environment variable that sets a field."""
+    return "LOG_LEVEL" if field == "log_level" else f"MAVEN_{field.upper()}"
+
+
+def load_settings() -> Settings:
+    """The settings of this process. Raises ConfigurationError naming every wrong variable, never its value."""
+    names = {variable(field) for field in Settings.model_fields}
+    for name in os.environ:
+        if name.startswith("MAVEN_") and name not in names and (close := get_close_matches(name, names, 1, 0.88)):
+            raise ConfigurationError(f"{name} is not a setting of maven; did you mean {close[0]}?")
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_explain(problem) for problem in error.errors())) from None
+    _check_url("MAVEN_DATABASE_URL", settings.database_url, ("postgresql", "postgres"))
+    _check_url("MAVEN_LOCK_DATABASE_URL", settings.lock_database_url, ("postgresql", "postgres"))
+    _check_url("MAVEN_REDIS_URL", settings.redis_url, ("redis", "rediss", "unix"))
+    if settings.home is not None and (settings.home / "bin" / "mvn").exists():
+        raise ConfigurationError(
+            f"MAVEN_HOME={settings.home} is an installation of Apache Maven, which uses the same variable; "
+            "set MAVEN_HOME to a directory for maven's own data"
+        )
+    return settings
+
+
+def _explain(problem: Any) -> str:
+    """One wrong value in words. pydantic's own text would repeat the value, which may be a secret."""
+    place = str(problem["loc"][0]) if problem["loc"] else "?"
+    name = variable(place.lower()) if place != "LOG_LEVEL" else place
+    context = problem.get("ctx", {})
+    match problem["type"]:
+        case "literal_error":
+            accepts = f"accepts {context['expected'].replace(chr(39), '')}"
+        case "greater_than_equal":
+            accepts = f"must be at least {_bound(context['ge'])}"
+        case "less_than_equal":
+            accepts = f"must be at most {_bound(context['le'])}"
+        case "int_parsing" | "int_type":
+            accepts = "must be a whole number"
+        case "value_error" | "time_delta_parsing" | "time_delta_type":
+            accepts = "must be a duration like 5s, 250ms, 2min or 1h"
+        case _:
+            accepts = problem["msg"].lower()
+    return f"{name} {accepts}"
+
+
+def _bound(value: Any) -> str:
+    from maven_cli.times import format_duration
+
+    return format_duration(value) if isinstance(value, timedelta) else str(value)
+
+
+def _check_url(name: str, value: SecretStr | None, schemes: tuple[str, ...]) -> None:
+    if value is None:
+        return
+    scheme, separator, rest = value.get_secret_value().partition("://")
+    if not separator or scheme not in schemes or not rest:
+        raise ConfigurationError(f"{name} must be a URL that starts with " + " or ".join(f"{s}://" for s in schemes))
