@@ -42,7 +42,9 @@ def run(args: list[str]) -> int:
         if isinstance(error, ClickException):
             return _failed(args, _usage(error), UsageError.exit_code)
         if isinstance(error, OSError) and error.errno == 28:
-            return _failed(args, f"the disk is full ({error.filename or 'while writing'}); nothing was lost", 69)
+            return _failed(
+                args, f"the disk is full ({error.filename or 'while writing'}); nothing was lost", 69
+            )
         return _bug(args, error)
 
 
@@ -73,7 +75,11 @@ def _bug(args: list[str], error: Exception) -> int:
     from maven_cli.db.connection import redact
 
     print(redact("".join(traceback.format_exception(error))), file=sys.stderr, end="")
-    return _failed(args, f"a bug: {type(error).__name__}: {redact(str(error))}; please report it with the lines above", 70)
+    return _failed(
+        args,
+        f"a bug: {type(error).__name__}: {redact(str(error))}; please report it with the lines above",
+        70,
+    )
 
 
 if __name__ == "__main__":

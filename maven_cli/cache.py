@@ -50,15 +50,23 @@ def open_cache(url: str) -> Iterator[redis.Redis]:
         client.ping()
         yield client
     except redis.exceptions.AuthenticationError:
-        raise ConfigurationError(f"Redis at {target(url)} refuses the credentials; check MAVEN_REDIS_URL") from None
+        raise ConfigurationError(
+            f"Redis at {target(url)} refuses the credentials; check MAVEN_REDIS_URL"
+        ) from None
     except redis.exceptions.NoPermissionError as error:
-        raise ConfigurationError(f"Redis at {target(url)} refuses: {error}; grant it to maven's user") from None
+        raise ConfigurationError(
+            f"Redis at {target(url)} refuses: {error}; grant it to maven's user"
+        ) from None
     except redis.exceptions.ReadOnlyError:
-        raise RedisDownError(f"Redis at {target(url)} is a read-only replica; point MAVEN_REDIS_URL at the master") from None
+        raise RedisDownError(
+            f"Redis at {target(url)} is a read-only replica; point MAVEN_REDIS_URL at the master"
+        ) from None
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
         raise RedisDownError(f"Redis at {target(url)} can't be reached: {_reason(error)}") from None
     except redis.exceptions.OutOfMemoryError:
-        raise RedisDownError(f"Redis at {target(url)} is out of memory (maxmemory); nothing else was changed") from None
+        raise RedisDownError(
+            f"Redis at {target(url)} is out of memory (maxmemory); nothing else was changed"
+        ) from None
     except redis.exceptions.ResponseError as error:
         raise _response(error, url) from None
     finally:
@@ -73,8 +81,7 @@ def _response(error: redis.exceptions.ResponseError, url: str) -> ConfigurationE
 
 
 def _reason(error: BaseException) -> str:
-    text = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
-    return text
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
 
 
 def target(url: str) -> str:

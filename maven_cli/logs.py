@@ -43,12 +43,18 @@ class Formatter(logging.Formatter):
         if self.style == "journal":
             return f"<{_SYSLOG.get(record.levelno, 6)}>{message}"
         level = _NAMES.get(record.levelno, record.levelname.lower())
-        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        time = (
+            datetime.fromtimestamp(record.created, UTC)
+            .isoformat(timespec="milliseconds")
+            .replace("+00:00", "Z")
+        )
         if self.style == "text":
             return f"{time} {level:<5} {message}"
         fields: dict[str, Any] = getattr(record, "fields", {})
         action = getattr(record, "action", "message")
-        return json.dumps({"time": time, "level": level, "action": action, **fields, "message": message}, default=str)
+        return json.dumps(
+            {"time": time, "level": level, "action": action, **fields, "message": message}, default=str
+        )
 
 
 class _CurrentStderr(logging.StreamHandler[Any]):
@@ -81,7 +87,7 @@ class WorkerLog:
     def info(self, action: str, message: str, **fields: Any) -> None:
         self._log(logging.INFO, action, message, fields)
 
-    def warn(self, action: str, message: str, **fields: Any) -> None:
+    def warning(self, action: str, message: str, **fields: Any) -> None:
         self._log(logging.WARNING, action, message, fields)
 
     def error(self, action: str, message: str, **fields: Any) -> None:

@@ -29,9 +29,10 @@ from maven_cli.db.connection import connect, database_now, redact
 from maven_cli.db.failures import explain
 from maven_cli.db.locks import PassLock, pass_lock, work_lock
 from maven_cli.db.revision import check_revision
-from maven_cli.errors import LockHeldError, MavenError, StoppedError
+from maven_cli.errors import LockHeldError, MavenError, StoppedError, UsageError
 from maven_cli.logs import WorkerLog
 from maven_cli.settings import Settings
+from maven_cli.times import iso
 
 SKIPPED = "Previous run still running, skipping..."
 
@@ -86,7 +87,9 @@ class Stop:
     def check(self) -> None:
         """Raises StoppedError once a signal has arrived."""
         if self.signal is not None:
-            raise StoppedError(f"stopped by {signal.Signals(self.signal).name}; the next pass goes on from here")
+            raise StoppedError(
+                f"stopped by {signal.Signals(self.signal).name}; the next pass goes on from here"
+            )
 
     @property
     def exit_code(self) -> int:
@@ -108,7 +111,9 @@ class Stop:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        previous = {number: signal.signal(number, self._arrived) for number in (signal.SIGTERM, signal.SIGINT)}
+        previous = {
+            number: signal.signal(number, self._arrived) for number in (signal.SIGTERM, signal.SIGINT)
+        }
         try:
             yield self
         finally:
@@ -222,22 +227,29 @@ def run(
         conn = connect(services.database_url, worker.scope)
         stopper.connections.append(conn)
         current: Pass | None = None
+        data: dict[str, Any] | None = None
         status, error = "error", None
         try:
             check_revision(conn)
+            if as_of is not None and as_of > database_now(conn):
+                raise UsageError(
+                    f"--as-of {iso(as_of)} lies in the future; what hasn't happened can't be computed"
+                )
             if dry_run or not record:
                 moment = as_of or database_now(conn)
                 current = Pass(worker, services, conn, moment, log, stopper, dry_run=dry_run, started=started)
                 data = body(current)
             else:
                 with pass_lock(services.lock_url, worker.scope) as lock:
-                    current = Pass(worker, services, conn, as_of or lock.as_of, log, stopper, lock=lock, started=started)
+                    current = Pass(
+                        worker, services, conn, as_of or lock.as_of, log, stopper, lock=lock, started=started
+                    )
                     data = body(current)
             status = "partial" if current.errors else "success"
             return Outcome(status, 1 if current.errors else 0, data, tuple(current.errors))
         except LockHeldError as held:
             status, error = "skipped", str(held)
-            log.warn("pass.skipped", SKIPPED)
+            log.warning("pass.skipped", SKIPPED)
             return Outcome("skipped", LockHeldError.exit_code, None)
         except StoppedError as stopped:
             status, error = "stopped", str(stopped)
@@ -254,7 +266,7 @@ def run(
             raise known from failure
         finally:
             if record and not dry_run:
-                _record(services, conn, worker, current, started_at, started, status, error)
+                _record(services, conn, worker, current, started_at, started, status, error, data)
             stopper.connections.remove(conn)
             conn.close()
 
@@ -268,9 +280,12 @@ def _record(
     started: float,
     status: str,
     error: str | None,
+    data: dict[str, Any] | None,
 ) -> None:
     """One row per run. A run whose database is gone leaves none: its exit code and log line are the record."""
-    counts: dict[str, Any] = {"errors": len(current.errors)} if current else {}
+    counts = {name: value for name, value in (data or {}).items() if isinstance(value, int)}
+    if current:
+        counts["errors"] = len(current.errors)
     if current and current.errors:
         error = "; ".join(f"{item.item}: {item.message}" for item in current.errors[:5])
     with suppress(psycopg.Error):

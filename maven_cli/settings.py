@@ -44,10 +44,12 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MAVEN_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     database_url: SecretStr | None = Field(
-        None, description="PostgreSQL, as postgresql://user:password@host:port/name. Unset: the embedded default."
+        None,
+        description="PostgreSQL, as postgresql://user:password@host:port/name. Unset: the embedded default.",
     )
     lock_database_url: SecretStr | None = Field(
-        None, description="PostgreSQL for the lock connections alone, when the work goes through a small pool."
+        None,
+        description="PostgreSQL for the lock connections alone, when the work goes through a small pool.",
     )
     redis_url: SecretStr | None = Field(
         None, description="Redis or Valkey, as redis://, rediss:// or unix://. Unset: the embedded default."
@@ -61,7 +63,8 @@ class Settings(BaseSettings):
         description="The least severe message that is printed.",
     )
     log_format: Annotated[LogFormat, BeforeValidator(_lower)] = Field(
-        "text", description="How messages are printed: text, json (one object a line) or journal (syslog prefix)."
+        "text",
+        description="How messages are printed: text, json (one object a line) or journal (syslog prefix).",
     )
     ticker_ttl: Duration = _at_least(
         timedelta(milliseconds=100), "Freshness that the ticker keys promise.", timedelta(seconds=5)
@@ -71,16 +74,22 @@ class Settings(BaseSettings):
         "Extra life of a ticker key, so that a late pass is no hole. 0 gives the plain TTL.",
         timedelta(seconds=10),
     )
-    ticker_batch: int = Field(0, ge=0, description="Pairs per ticker statement; 0 computes all pairs at once.")
+    ticker_batch: int = Field(
+        0, ge=0, description="Pairs per ticker statement; 0 computes all pairs at once."
+    )
     candle_ttl_grace: Duration = _at_least(
         timedelta(0), "Life of a candle key beyond 60 s.", timedelta(seconds=30)
     )
-    candle_keep: int = Field(2, ge=1, le=1000, description="Newest candles per pair and interval kept in Redis.")
+    candle_keep: int = Field(
+        2, ge=1, le=1000, description="Newest candles per pair and interval kept in Redis."
+    )
     candle_chunk: Duration = _at_least(
         timedelta(minutes=1), "The most market time that one transaction closes per pair.", timedelta(days=1)
     )
     candle_budget: Duration = _at_least(
-        timedelta(seconds=1), "Time after which a candle pass leaves the rest to the next one.", timedelta(seconds=45)
+        timedelta(seconds=1),
+        "Time after which a candle pass leaves the rest to the next one.",
+        timedelta(seconds=45),
     )
     statement_timeout: Duration = _at_least(
         timedelta(seconds=1), "The longest that one SQL statement of a pass may run.", timedelta(minutes=1)
@@ -104,10 +113,14 @@ def load_settings() -> Settings:
     """The settings of this process. Raises ConfigurationError naming every wrong variable, never its value."""
     names = {variable(field) for field in Settings.model_fields}
     for name in os.environ:
-        if name.startswith("MAVEN_") and name not in names and (close := get_close_matches(name, names, 1, 0.88)):
+        if (
+            name.startswith("MAVEN_")
+            and name not in names
+            and (close := get_close_matches(name, names, 1, 0.88))
+        ):
             raise ConfigurationError(f"{name} is not a setting of maven; did you mean {close[0]}?")
     try:
-        settings = Settings()
+        settings = Settings()  # type: ignore[call-arg]  # pydantic reads them from the environment
     except ValidationError as error:
         raise ConfigurationError("; ".join(_explain(problem) for problem in error.errors())) from None
     _check_url("MAVEN_DATABASE_URL", settings.database_url, ("postgresql", "postgres"))
@@ -153,4 +166,6 @@ def _check_url(name: str, value: SecretStr | None, schemes: tuple[str, ...]) -> 
         return
     scheme, separator, rest = value.get_secret_value().partition("://")
     if not separator or scheme not in schemes or not rest:
-        raise ConfigurationError(f"{name} must be a URL that starts with " + " or ".join(f"{s}://" for s in schemes))
+        raise ConfigurationError(
+            f"{name} must be a URL that starts with " + " or ".join(f"{s}://" for s in schemes)
+        )

@@ -27,7 +27,7 @@ from psycopg.conninfo import make_conninfo
 
 from maven_cli import embedded
 from maven_cli.db.migrate import upgrade
-from maven_cli.settings import Settings
+from maven_cli.settings import Settings, load_settings
 from tests.support import Cli, Market
 
 TEST_VARIABLES = ("MAVEN_TEST_DATABASE_URL", "MAVEN_TEST_REDIS_URL", "MAVEN_TEST_FULL", "MAVEN_TEST_HOME")
@@ -179,7 +179,7 @@ class TestServices:
     __test__ = False
     database_url: str
     redis_url: str
-    settings: Settings = field(default_factory=Settings)
+    settings: Settings = field(default_factory=load_settings)
     lock_url: str = ""
 
     def __post_init__(self) -> None:
@@ -202,7 +202,11 @@ def market(conn: psycopg.Connection) -> Market:
 def cli(database_url: str, redis_url: str, tmp_path: Path) -> Cli:
     """Runs the real `maven` in its own process against this test's databases."""
     return Cli(
-        {"MAVEN_DATABASE_URL": database_url, "MAVEN_REDIS_URL": redis_url, "MAVEN_HOME": str(tmp_path / "home")}
+        {
+            "MAVEN_DATABASE_URL": database_url,
+            "MAVEN_REDIS_URL": redis_url,
+            "MAVEN_HOME": str(tmp_path / "home"),
+        }
     )
 
 

@@ -55,15 +55,14 @@ class Market:
     ) -> int:
         """One trade; `at` as an instant, or as an offset from now (negative: ago). Returns its id."""
         moment = self.now() + at if isinstance(at, timedelta) else at
-        if id is None:
-            id = self.next_id
-        self.next_id = max(self.next_id, id) + 1
+        number = self.next_id if id is None else id
+        self.next_id = max(self.next_id, number) + 1
         (conn or self.conn).execute(
             "INSERT INTO trades (trading_pair_id, id, executed_at, price, quantity, side)"
             " VALUES (%s, %s, %s, %s, %s, %s)",
-            [self.pair(pair).id, id, moment, Decimal(price), Decimal(quantity), side],
+            [self.pair(pair).id, number, moment, Decimal(price), Decimal(quantity), side],
         )
-        return id
+        return number
 
     def candles(self, interval: str, pair: str = "BTC/USDT") -> list[dict[str, Any]]:
         """The stored candles of an interval, oldest first."""
@@ -105,12 +104,17 @@ class Cli:
         kept = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("MAVEN_") and name not in ("LOG_LEVEL", "NO_COLOR", "PYTHONDONTWRITEBYTECODE")
+            if not name.startswith("MAVEN_")
+            and name not in ("LOG_LEVEL", "NO_COLOR", "PYTHONDONTWRITEBYTECODE")
         }
         return {**kept, **self.variables, **extra}
 
     def __call__(
-        self, *args: str, stdin: str | bytes | None = None, env: Mapping[str, str] | None = None, timeout: float = 60
+        self,
+        *args: str,
+        stdin: str | bytes | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 60,
     ) -> Done:
         """Runs `maven args…` to its end."""
         data = stdin.encode() if isinstance(stdin, str) else stdin

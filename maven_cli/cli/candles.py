@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from maven_cli.cli.command import command, current, from_outcome
-from maven_cli.cli.options import AsOf, DryRun, IntervalOption, Pairs
-from maven_cli.cli.output import Result
+from maven_cli.cli.options import (
+    AsOf,
+    DryRun,
+    From,
+    IntervalOption,
+    Intervals,
+    OneInterval,
+    Pairs,
+    To,
+    check_range,
+)
+from maven_cli.cli.output import Column, Result, table
 
 app = typer.Typer(no_args_is_help=True, help="OHLCV candles of nine intervals, without gaps.")
 
@@ -18,3 +30,137 @@ def gen(interval: IntervalOption, pair: Pairs = None, as_of: AsOf = None, dry_ru
 
     outcome = candles.generate(current().services, interval, pairs=pair or [], as_of=as_of, dry_run=dry_run)
     return from_outcome(outcome, outcome.data)
+
+
+@command(app, "backfill")
+def backfill(
+    pair: Pairs = None,
+    start: From = None,
+    end: To = None,
+    interval: OneInterval = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, max=64, help="Connections that work side by side.")
+    ] = 2,
+) -> Result:
+    """Close everything up to now, however far behind; Ctrl-C loses nothing, run it again to go on.
+
+    With --from or --to what is already closed in that range is recomputed too, with --interval that interval alone.
+    """
+    from maven_cli.cli.progress import work_bar
+    from maven_cli.passes.backfill import backfill as run
+
+    check_range(start, end)
+    with work_bar("Backfilling", quiet=current().quiet or current().json) as bar:
+        outcome = run(
+            current().services,
+            pairs=pair or [],
+            start=start,
+            end=end,
+            interval=interval,
+            jobs=jobs,
+            progress=lambda done, total: bar(done.total_seconds(), total.total_seconds()),
+        )
+    return from_outcome(outcome, outcome.data)
+
+
+@command(app, "gaps")
+def gaps(
+    pair: Pairs = None,
+    start: From = None,
+    end: To = None,
+    interval: Intervals = None,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 1 when there are gaps.")] = False,
+) -> Result:
+    """List windows that readers can't rely on: traded without a candle, not closed yet, or waiting for a correction.
+
+    A window in which nobody traded is no gap. Looks at the last 7 days unless --from says otherwise.
+    """
+    from maven_cli.passes.candle_check import find_gaps
+    from maven_cli.times import iso
+
+    check_range(start, end)
+    outcome = find_gaps(current().services, pairs=pair or [], start=start, end=end, intervals=interval or [])
+    found = (outcome.data or {}).get("gaps", [])
+    columns = [
+        Column("pair"),
+        Column("interval"),
+        Column("kind"),
+        Column("from"),
+        Column("to"),
+        Column("windows", True),
+    ]
+    rows = [[g.pair, g.interval, g.kind, iso(g.start), iso(g.end), str(g.windows)] for g in found]
+    return Result(
+        found,
+        lambda out: table(out, columns, rows, empty="no gaps"),
+        exit_code=1 if exit_code and found else 0,
+    )
+
+
+@command(app, "verify")
+def verify(
+    pair: Pairs = None,
+    start: From = None,
+    end: To = None,
+    interval: Intervals = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Recompute what differs.")] = False,
+) -> Result:
+    """Recompute closed candles from raw trades and compare every field exactly; exit 1 when something stays wrong."""
+    from maven_cli.cli.progress import work_bar
+    from maven_cli.numbers import plain
+    from maven_cli.passes.candle_check import LISTED, check
+    from maven_cli.times import iso
+
+    check_range(start, end)
+    with work_bar("Verifying", quiet=current().quiet or current().json) as bar:
+        outcome = check(
+            current().services,
+            pairs=pair or [],
+            start=start,
+            end=end,
+            intervals=interval or [],
+            repair=repair,
+            progress=bar,
+        )
+    data = outcome.data or {}
+    count, pending = data.get("count", 0), data.get("pending", 0)
+
+    def text(value: object) -> str:
+        from decimal import Decimal
+
+        return plain(value) if isinstance(value, Decimal) else "none" if value is None else str(value)
+
+    columns = [
+        Column("pair"),
+        Column("interval"),
+        Column("start"),
+        Column("kind"),
+        Column("stored → recomputed"),
+    ]
+    rows = [
+        [
+            m.pair,
+            m.interval,
+            iso(m.start),
+            m.kind,
+            ", ".join(f"{name} {text(before)} → {text(after)}" for name, (before, after) in m.fields.items()),
+        ]
+        for m in data.get("mismatches", [])
+    ]
+    listed = f" (the first {LISTED} are listed)" if count > LISTED else ""
+    waiting = f"; {pending} wait for the next pass" if pending else ""
+    repaired = f"; repaired: {data.get('repaired')} candles rewritten" if repair and count else ""
+    verdict = (
+        f"{data.get('pairs')} pairs, {count} windows differ from their trades{listed}{waiting}{repaired}"
+    )
+
+    def render(out: object) -> None:
+        from rich.console import Console
+
+        assert isinstance(out, Console)
+        if rows:
+            table(out, columns, rows, empty="")
+        out.print(verdict)
+
+    wrong = bool(count) and not repair
+    return Result(data, render, status="partial" if wrong else "success", exit_code=1 if wrong else 0)

@@ -26,7 +26,9 @@ VERBOSE = Annotated[bool, typer.Option("--verbose", "-v", help="Every item on st
 _SHARED = {
     "json_": inspect.Parameter("json_", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=JSON),
     "quiet": inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=QUIET),
-    "verbose": inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=VERBOSE),
+    "verbose": inspect.Parameter(
+        "verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=VERBOSE
+    ),
 }
 
 
@@ -59,14 +61,18 @@ def current() -> Context:
     return _context.get()
 
 
-def command(app: typer.Typer, name: str | None = None, **options: Any) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+def command(
+    app: typer.Typer, name: str | None = None, **options: Any
+) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
     """Registers a function as a command of `app`: it gains --json, --quiet and --verbose, and its Result is printed."""
 
     def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
         signature = inspect.signature(function, eval_str=True)
 
         @functools.wraps(function)
-        def run(ctx: typer.Context, *args: Any, json_: bool, quiet: bool, verbose: bool, **kwargs: Any) -> None:
+        def run(
+            ctx: typer.Context, *args: Any, json_: bool, quiet: bool, verbose: bool, **kwargs: Any
+        ) -> None:
             settings = load_settings()
             json_, quiet, verbose = json_ or shared.json, quiet or shared.quiet, verbose or shared.verbose
             if quiet and verbose:
@@ -91,7 +97,7 @@ def command(app: typer.Typer, name: str | None = None, **options: Any) -> Callab
         parameters.sort(key=lambda parameter: parameter.kind)
         run.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        del run.__wrapped__  # type: ignore[attr-defined]
+        del run.__wrapped__
         app.command(name, **options)(run)
         return function
 
@@ -109,4 +115,6 @@ def show(path: str, result: Result, *, as_json: bool) -> None:
 
 def from_outcome(outcome: Outcome, data: Any, text: Callable[[Any], None] | None = None) -> Result:
     """A pass's outcome as a command's result."""
-    return Result(data, text if outcome.data is not None else None, outcome.errors, outcome.status, outcome.exit_code)
+    return Result(
+        data, text if outcome.data is not None else None, outcome.errors, outcome.status, outcome.exit_code
+    )

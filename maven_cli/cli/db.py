@@ -16,7 +16,11 @@ def upgrade() -> Result:
     from maven_cli.db import migrate
 
     before, after = migrate.upgrade(current().services.database_url)
-    message = f"already at revision {after}" if before == after else f"upgraded from {before or 'nothing'} to {after}"
+    message = (
+        f"already at revision {after}"
+        if before == after
+        else f"upgraded from {before or 'nothing'} to {after}"
+    )
     return Result({"before": before, "after": after}, lambda out: out.print(message))
 
 
@@ -50,4 +54,6 @@ def check() -> Result:
             f"the database is at revision {REVISION} but differs from it: {'; '.join(found)}. "
             "Put back what was changed by hand"
         )
-    return Result({"revision": REVISION, "differences": []}, lambda out: out.print(f"the schema is right ({REVISION})"))
+    return Result(
+        {"revision": REVISION, "differences": []}, lambda out: out.print(f"the schema is right ({REVISION})")
+    )

@@ -8,8 +8,9 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from maven_cli.errors import UsageError
 from maven_cli.intervals import Interval, parse_interval
-from maven_cli.times import parse_duration, parse_instant
+from maven_cli.times import iso, parse_duration, parse_instant
 
 T = TypeVar("T")
 
@@ -32,24 +33,58 @@ Pairs = Annotated[
 ]
 AsOf = Annotated[
     datetime | None,
-    typer.Option("--as-of", parser=_parser(parse_instant), metavar="TIME", help="Compute as of this instant (UTC)."),
+    typer.Option(
+        "--as-of", parser=_parser(parse_instant), metavar="TIME", help="Compute as of this instant (UTC)."
+    ),
 ]
 From = Annotated[
     datetime | None,
-    typer.Option("--from", parser=_parser(parse_instant), metavar="TIME", help="Start of the range, inclusive (UTC)."),
+    typer.Option(
+        "--from", parser=_parser(parse_instant), metavar="TIME", help="Start of the range, inclusive (UTC)."
+    ),
 ]
 To = Annotated[
     datetime | None,
-    typer.Option("--to", parser=_parser(parse_instant), metavar="TIME", help="End of the range, exclusive (UTC)."),
+    typer.Option(
+        "--to", parser=_parser(parse_instant), metavar="TIME", help="End of the range, exclusive (UTC)."
+    ),
 ]
 IntervalOption = Annotated[
     Interval,
     typer.Option(
-        "--interval", "-i", parser=_parser(parse_interval), metavar="INTERVAL", help="1m 5m 15m 30m 1h 4h 1d 1w 1M."
+        "--interval",
+        "-i",
+        parser=_parser(parse_interval),
+        metavar="INTERVAL",
+        help="1m 5m 15m 30m 1h 4h 1d 1w 1M.",
+    ),
+]
+OneInterval = Annotated[
+    Interval | None,
+    typer.Option(
+        "--interval", "-i", parser=_parser(parse_interval), metavar="INTERVAL", help="Only this interval."
+    ),
+]
+Intervals = Annotated[
+    list[Interval] | None,
+    typer.Option(
+        "--interval",
+        "-i",
+        parser=_parser(parse_interval),
+        metavar="INTERVAL",
+        help="Only this interval; repeatable.",
     ),
 ]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Run the real statements and roll them back; no lock, nothing written to Redis."),
+    typer.Option(
+        "--dry-run", help="Run the real statements and roll them back; no lock, nothing written to Redis."
+    ),
 ]
 DurationOption = Annotated[timedelta, typer.Option(parser=_parser(parse_duration), metavar="DURATION")]
+
+
+def check_range(start: datetime | None, end: datetime | None) -> None:
+    """Raises UsageError unless --from lies before --to."""
+    if start is not None and end is not None and start >= end:
+        raise UsageError(f"--from {iso(start)} must be earlier than --to {iso(end)}")

@@ -20,7 +20,9 @@ def up() -> Result:
 
     settings = current().settings
     if not settings.embedded:
-        raise UsageError("MAVEN_DATABASE_URL and MAVEN_REDIS_URL are set, so there is nothing embedded to keep running")
+        raise UsageError(
+            "MAVEN_DATABASE_URL and MAVEN_REDIS_URL are set, so there is nothing embedded to keep running"
+        )
     home = settings.home or embedded.default_home()
     services = current().services
     _ = services.database_url  # migrates a new database before anybody is told where it is
@@ -30,7 +32,9 @@ def up() -> Result:
 
         print(f"MAVEN_DATABASE_URL={services.database_url}", flush=True)
         print(f"MAVEN_REDIS_URL={services.redis_url}", flush=True)
-        print(f"maven: PostgreSQL and Valkey run under {home}; Ctrl-C stops them", file=sys.stderr, flush=True)
+        print(
+            f"maven: PostgreSQL and Valkey run under {home}; Ctrl-C stops them", file=sys.stderr, flush=True
+        )
 
     embedded.run_foreground(home, ready)
     return Result({"home": str(home)})
@@ -38,7 +42,9 @@ def up() -> Result:
 
 @command(app, "down")
 def down(
-    force: Annotated[bool, typer.Option("--force", help="Also under maven processes that still use them.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also under maven processes that still use them.")
+    ] = False,
 ) -> Result:
     """Stop the embedded PostgreSQL and Valkey."""
     from maven_cli import embedded

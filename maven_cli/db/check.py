@@ -19,7 +19,9 @@ TRIGGERS = ("maven_trades_deleted", "maven_trades_updated", "maven_trades_trunca
 
 def differences(url: str) -> list[str]:
     """What the database lacks or has otherwise than the reference. Tables that aren't ours are nobody's business."""
-    engine = create_engine("postgresql+psycopg://", creator=lambda: connect(url, "db check"), poolclass=NullPool)
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: connect(url, "db check"), poolclass=NullPool
+    )
     try:
         with engine.connect() as connection:
             context = MigrationContext.configure(
@@ -33,10 +35,14 @@ def differences(url: str) -> list[str]:
             found = [_words(item) for item in compare_metadata(context, metadata)]
             enabled = set(
                 connection.execute(
-                    text("SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass('trades') AND tgenabled <> 'D'")
+                    text(
+                        "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass('trades') AND tgenabled <> 'D'"
+                    )
                 ).scalars()
             )
-            found += [f"trigger {name} on trades is missing or disabled" for name in TRIGGERS if name not in enabled]
+            found += [
+                f"trigger {name} on trades is missing or disabled" for name in TRIGGERS if name not in enabled
+            ]
             return found
     finally:
         engine.dispose()
@@ -47,7 +53,9 @@ def _words(item: Any) -> str:
     if isinstance(item, list):
         return "; ".join(_words(part) for part in item)
     operation, *rest = item
-    verb = {"add": "is missing", "remove": "is not in the reference", "modify": "differs"}[operation.partition("_")[0]]
+    verb = {"add": "is missing", "remove": "is not in the reference", "modify": "differs"}[
+        operation.partition("_")[0]
+    ]
     return f"{operation.partition('_')[2]} {_name(rest)} {verb}"
 
 

@@ -41,7 +41,9 @@ def explain(error: psycopg.Error) -> MavenError | None:
     """The error as a user meets it, in one line; None for what only a bug can cause."""
     match error:
         case pg.DiskFull():
-            return DiskFullError(f"PostgreSQL's disk is full: {_first_line(error)}; free some space, nothing was lost")
+            return DiskFullError(
+                f"PostgreSQL's disk is full: {_first_line(error)}; free some space, nothing was lost"
+            )
         case pg.ReadOnlySqlTransaction():
             return DatabaseDownError(
                 "the database is read-only (a standby, or default_transaction_read_only is on); "
@@ -50,16 +52,22 @@ def explain(error: psycopg.Error) -> MavenError | None:
         case pg.InsufficientPrivilege():
             return ConfigurationError(f"PostgreSQL refuses: {_first_line(error)}; grant it to maven's role")
         case pg.UndefinedTable() | pg.UndefinedColumn() | pg.UndefinedFunction() | pg.InvalidSchemaName():
-            return SchemaError(f"the schema isn't what maven needs: {_first_line(error)}; run: maven db check")
+            return SchemaError(
+                f"the schema isn't what maven needs: {_first_line(error)}; run: maven db check"
+            )
         case pg.SerializationFailure() | pg.DeadlockDetected() | pg.LockNotAvailable():
-            return TryLaterError(f"PostgreSQL was busy ({_first_line(error)}); nothing is lost, the next pass goes on")
+            return TryLaterError(
+                f"PostgreSQL was busy ({_first_line(error)}); nothing is lost, the next pass goes on"
+            )
         case pg.QueryCanceled():
             return DatabaseDownError(
                 f"PostgreSQL gave up ({_first_line(error)}); nothing is lost, the next pass goes on. "
                 "If it stays so, raise MAVEN_STATEMENT_TIMEOUT"
             )
         case pg.OperationalError() | pg.InterfaceError():
-            return DatabaseDownError(f"the connection to PostgreSQL broke: {_first_line(error)}; the next pass goes on")
+            return DatabaseDownError(
+                f"the connection to PostgreSQL broke: {_first_line(error)}; the next pass goes on"
+            )
         case _:
             return None
 
@@ -68,11 +76,21 @@ def explain_connect(error: psycopg.Error, target: str) -> MavenError:
     """Why no connection to `target` (host and database, never the password) could be made."""
     text = _first_line(error).removeprefix("connection failed: ")
     lowered = str(error).lower()
-    if "authentication failed" in lowered or "no password supplied" in lowered or "no pg_hba.conf entry" in lowered:
+    if (
+        "authentication failed" in lowered
+        or "no password supplied" in lowered
+        or "no pg_hba.conf entry" in lowered
+    ):
         return ConfigurationError(f"PostgreSQL at {target} refuses the credentials; check MAVEN_DATABASE_URL")
     if "does not exist" in lowered and ("database" in lowered or "role" in lowered) and "fatal" in lowered:
-        return ConfigurationError(f"PostgreSQL at {target} has no such database or role; check MAVEN_DATABASE_URL")
-    if "invalid connection option" in lowered or "invalid uri" in lowered or "invalid integer value" in lowered:
+        return ConfigurationError(
+            f"PostgreSQL at {target} has no such database or role; check MAVEN_DATABASE_URL"
+        )
+    if (
+        "invalid connection option" in lowered
+        or "invalid uri" in lowered
+        or "invalid integer value" in lowered
+    ):
         return ConfigurationError("MAVEN_DATABASE_URL is not a valid PostgreSQL URL")
     reason = text.rsplit("failed: ", 1)[-1]
     return DatabaseDownError(f"PostgreSQL at {target} can't be reached: {reason}")

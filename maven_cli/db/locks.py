@@ -57,7 +57,9 @@ class PassLock:
                 try:
                     self._conn.execute("SELECT 1")
                 except psycopg.Error as error:
-                    self._lost = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                    self._lost = (
+                        str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                    )
 
     def verify(self) -> None:
         """Asks PostgreSQL whether the lock's session still lives. Raises DatabaseDownError when it doesn't."""
@@ -86,7 +88,8 @@ def pass_lock(url: str, scope: str) -> Iterator[PassLock]:
             if conn.info.server_version >= 170000:
                 conn.execute("SET LOCAL transaction_timeout = 0")
             row = conn.execute(
-                "SELECT pg_try_advisory_xact_lock(%s, %s), clock_timestamp()", [PASS_NAMESPACE, lock_key(scope)]
+                "SELECT pg_try_advisory_xact_lock(%s, %s), clock_timestamp()",
+                [PASS_NAMESPACE, lock_key(scope)],
             ).fetchone()
         except psycopg.Error as error:
             raise explain(error) or MavenError(str(error)) from error

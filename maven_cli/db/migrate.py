@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psycopg
+import psycopg.errors
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine
@@ -14,9 +16,6 @@ from maven_cli.db.failures import explain
 from maven_cli.db.locks import WORK_NAMESPACE, lock_key
 from maven_cli.db.revision import REVISION, read_revision
 from maven_cli.errors import MavenError, SchemaError, TryLaterError
-
-import psycopg
-import psycopg.errors
 
 
 def upgrade(url: str, *, wait: str = "60s") -> tuple[str | None, str]:
@@ -41,7 +40,9 @@ def upgrade(url: str, *, wait: str = "60s") -> tuple[str | None, str]:
                 _run_migrations(url)
             guard.execute("COMMIT")
         except psycopg.errors.LockNotAvailable:
-            raise TryLaterError(f"another db upgrade has been running for {wait}; try again when it is done") from None
+            raise TryLaterError(
+                f"another db upgrade has been running for {wait}; try again when it is done"
+            ) from None
         except psycopg.Error as error:
             raise explain(error) or MavenError(str(error)) from error
     return before, REVISION
@@ -50,7 +51,9 @@ def upgrade(url: str, *, wait: str = "60s") -> tuple[str | None, str]:
 def _run_migrations(url: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    engine = create_engine("postgresql+psycopg://", creator=lambda: connect(url, "db upgrade"), poolclass=NullPool)
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: connect(url, "db upgrade"), poolclass=NullPool
+    )
     try:
         with engine.connect() as connection:
             connection.connection.driver_connection.autocommit = False  # type: ignore[union-attr]

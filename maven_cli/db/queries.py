@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import LiteralString, cast
 
 # Not importlib.resources: a pass starts every five seconds, and that import alone costs as much as its SQL.
 _ROOT = Path(__file__).parent.parent
 
 
 @cache
-def load(domain: str, name: str, **parts: str) -> LiteralString:
+def load(domain: str, name: str, **parts: str) -> str:
     """The text of ``maven_cli/<domain>/sql/<name>.sql``.
 
     `parts` replace ``{name}`` placeholders: expressions of ours, such as an interval's window function. Values never
@@ -20,5 +19,4 @@ def load(domain: str, name: str, **parts: str) -> LiteralString:
     text = (_ROOT / domain / "sql" / f"{name}.sql").read_text(encoding="utf-8")
     for key, value in parts.items():
         text = text.replace("{" + key + "}", value)
-    # Checked-in files and our own constants: as literal as a string in the code.
-    return cast("LiteralString", text)
+    return text

@@ -100,7 +100,12 @@ def _values(
 
 
 def _newest(
-    closed: list[Candle], unfinished: Candle | None, interval: Interval, closed_until: datetime, as_of: datetime, keep: int
+    closed: list[Candle],
+    unfinished: Candle | None,
+    interval: Interval,
+    closed_until: datetime,
+    as_of: datetime,
+    keep: int,
 ) -> list[Candle]:
     """The last `keep` windows up to the running one, quiet ones filled; fewer when the pair is younger."""
     start = interval.floor(as_of)

@@ -14,9 +14,7 @@ from maven_cli.db.queries import load
 from maven_cli.intervals import INTERVALS, Interval
 
 ZERO = Decimal(0)
-COLUMNS = (
-    "start_at, open, high, low, close, base_volume, quote_volume, trade_count, first_trade_id, last_trade_id, revision"
-)
+COLUMNS = "start_at, open, high, low, close, base_volume, quote_volume, trade_count, first_trade_id, last_trade_id, revision"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,11 @@ class Candle:
 
 def from_row(row: Sequence[Any], *, closed: bool) -> Candle:
     """A candle from the values of `COLUMNS`, in that order."""
-    return Candle(row[0].astimezone(UTC), *row[1:11], closed, False)
+    start, open_, high, low, close, base, quote, count, first_id, last_id, revision = row
+    start = start.astimezone(UTC)
+    return Candle(
+        start, open_, high, low, close, base, quote, count, first_id, last_id, revision, closed, empty=False
+    )
 
 
 def quiet(start: datetime, close: Decimal, *, closed: bool) -> Candle:
@@ -49,7 +51,11 @@ def quiet(start: datetime, close: Decimal, *, closed: bool) -> Candle:
 
 
 def fill(
-    candles: Iterator[Candle], interval: Interval, first: datetime, end: datetime, previous: Candle | None,
+    candles: Iterator[Candle],
+    interval: Interval,
+    first: datetime,
+    end: datetime,
+    previous: Candle | None,
     closed_until: datetime,
 ) -> Iterator[Candle]:
     """Every window from `first` up to `end` in order: what traded as it is, the rest quiet.

@@ -64,7 +64,9 @@ class Changes:
 
     def merge(self, other: Changes) -> None:
         for name in INTERVALS:
-            self.add(name, other.inserted.get(name, 0), other.changed.get(name, 0), other.removed.get(name, 0))
+            self.add(
+                name, other.inserted.get(name, 0), other.changed.get(name, 0), other.removed.get(name, 0)
+            )
 
     @property
     def total(self) -> int:
@@ -83,16 +85,16 @@ def ingest(conn: psycopg.Connection, as_of: datetime) -> Ingested:
         "  FROM ingest_state s, pg_control_system() c"
     ).fetchone()
     if row is not None and row[1]:
-        counts = conn.execute(load("market", "candles_ingest"), {"snapshot": row[0], "as_of": as_of}).fetchone()
+        counts = conn.execute(
+            load("market", "candles_ingest"), {"snapshot": row[0], "as_of": as_of}
+        ).fetchone()
     else:
         counts = conn.execute(load("market", "candles_ingest_all"), {"as_of": as_of}).fetchone()
     assert counts is not None
     return Ingested(*counts)
 
 
-def rebuild(
-    conn: psycopg.Connection, work: Sequence[Range], intervals: Iterable[str] = INTERVALS
-) -> Changes:
+def rebuild(conn: psycopg.Connection, work: Sequence[Range], intervals: Iterable[str] = INTERVALS) -> Changes:
     """Recomputes the minutes of `work` and every closed window above them, finest interval first.
 
     Ranges of one pair must be disjoint (see `merge_ranges`). A window above is recomputed when it ends by the range's
@@ -208,7 +210,15 @@ def marks(conn: psycopg.Connection, limit: int, pairs: Sequence[int] | None = No
         {"limit": limit, "pairs": list(pairs) if pairs is not None else None},
     )
     return [
-        Mark(r[0], r[1], *(moment.astimezone(UTC) for moment in r[2:5]), r[5] and r[5].astimezone(UTC)) for r in rows
+        Mark(
+            mark,
+            pair,
+            lo.astimezone(UTC),
+            hi.astimezone(UTC),
+            end.astimezone(UTC),
+            kept and kept.astimezone(UTC),
+        )
+        for mark, pair, lo, hi, end, kept in rows
     ]
 
 
@@ -227,6 +237,41 @@ def add_mark(conn: psycopg.Connection, pair: int, lo: datetime, hi: datetime) ->
     conn.execute(
         "INSERT INTO candle_marks (trading_pair_id, from_at, to_at) VALUES (%s, %s, %s)", [pair, lo, hi]
     )
+
+
+def lock_pairs(conn: psycopg.Connection, pairs: Sequence[int]) -> None:
+    """Excludes other writers of these pairs for the rest of the transaction, where WRITE_KEY is only shared."""
+    conn.execute(
+        "SELECT FROM candle_progress WHERE trading_pair_id = ANY (%s) ORDER BY trading_pair_id FOR UPDATE",
+        [list(pairs)],
+    )
+
+
+def closed_ranges(
+    conn: psycopg.Connection, pairs: Sequence[int], start: datetime | None, end: datetime | None
+) -> list[Range]:
+    """What is closed of each pair within [start, end), from its first trade or candle; whole minutes."""
+    rows = conn.execute(
+        "SELECT g.trading_pair_id, g.closed_until, p.trades_retained_from,"
+        "       least((SELECT min(executed_at) FROM trades t WHERE t.trading_pair_id = p.id),"
+        "             (SELECT min(start_at) FROM candles c WHERE c.trading_pair_id = p.id AND c.interval = '1m'))"
+        "  FROM candle_progress g JOIN trading_pairs p ON p.id = g.trading_pair_id"
+        " WHERE p.id = ANY (%s) ORDER BY p.id",
+        [list(pairs)],
+    )
+    found = []
+    for pair, closed_until, retained_from, first in rows:
+        if first is None:
+            continue
+        closed_until, retained_from = (
+            closed_until.astimezone(UTC),
+            retained_from and retained_from.astimezone(UTC),
+        )
+        lo = MINUTE.floor(max(first.astimezone(UTC), start) if start else first.astimezone(UTC))
+        hi = min(MINUTE.ceil(end), closed_until) if end else closed_until
+        if lo < hi:
+            found.append(Range(pair, lo, hi, closed_until, retained_from))
+    return found
 
 
 def correct(conn: psycopg.Connection, found: Sequence[Mark], span: timedelta) -> Changes:
@@ -248,7 +293,9 @@ def correct(conn: psycopg.Connection, found: Sequence[Mark], span: timedelta) ->
     return changes
 
 
-def close(conn: psycopg.Connection, frontiers: Sequence[Frontier], until: datetime, span: timedelta) -> Changes:
+def close(
+    conn: psycopg.Connection, frontiers: Sequence[Frontier], until: datetime, span: timedelta
+) -> Changes:
     """Closes the windows of each pair up to `until`, at most `span` of market time that has trades.
 
     The caller's transaction holds WRITE_KEY.

@@ -62,7 +62,9 @@ def _what_exists(symbol: str, known: list[str]) -> str:
         return "there are no pairs yet: maven pairs add BTC/USDT"
     if close := get_close_matches(symbol.upper(), known, 3):
         return f"did you mean {' or '.join(close)}?"
-    listed = ", ".join(known[:8]) + (f" and {len(known) - 8} more (maven pairs list)" if len(known) > 8 else "")
+    listed = ", ".join(known[:8]) + (
+        f" and {len(known) - 8} more (maven pairs list)" if len(known) > 8 else ""
+    )
     return f"choose from {listed}"
 
 
@@ -71,7 +73,8 @@ def add_pair(conn: psycopg.Connection, symbol: str, *, active: bool = True) -> T
     base, quote = split_symbol(symbol)
     with conn.transaction():
         conn.execute(
-            "INSERT INTO assets (symbol) VALUES (%s), (%s) ON CONFLICT (symbol) DO NOTHING", sorted((base, quote))
+            "INSERT INTO assets (symbol) VALUES (%s), (%s) ON CONFLICT (symbol) DO NOTHING",
+            sorted((base, quote)),
         )
         conn.execute(
             "INSERT INTO trading_pairs (symbol, base_asset_id, quote_asset_id, status)"

@@ -187,12 +187,40 @@ def _ticker(
     if trades == 0:
         nothing = None if last is None else Decimal(0)
         return Ticker(
-            pair, as_of, last, last, last, last, previous, nothing, nothing, volume, quote_volume, 0, None, None, at,
+            pair,
+            as_of,
+            last,
+            last,
+            last,
+            last,
+            previous,
+            nothing,
+            nothing,
+            volume,
+            quote_volume,
+            0,
+            None,
+            None,
+            at,
             stale=last is not None,
         )
     return Ticker(
-        pair, as_of, last, open_, high, low, previous, change, percent, volume, quote_volume, trades, first_id, last_id,
-        at, stale=False,
+        pair,
+        as_of,
+        last,
+        open_,
+        high,
+        low,
+        previous,
+        change,
+        percent,
+        volume,
+        quote_volume,
+        trades,
+        first_id,
+        last_id,
+        at,
+        stale=False,
     )
 
 

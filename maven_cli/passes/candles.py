@@ -85,7 +85,10 @@ def _body(current: Pass, interval: Interval, symbols: Sequence[str]) -> dict[str
             if len(pairs) == 1:
                 failed.add(pairs[0])
                 reason = current.fail(names[pairs[0]], error)
-                log.error("candles.failed", f"Failed to generate {interval.name} candle for {names[pairs[0]]}: {reason}")
+                log.error(
+                    "candles.failed",
+                    f"Failed to generate {interval.name} candle for {names[pairs[0]]}: {reason}",
+                )
                 return
             middle = len(pairs) // 2
             attempt(pairs[:middle], step)
@@ -165,4 +168,3 @@ def _close_windows(
         attempt([item.pair for item in lagging], step)
         if current.dry_run:
             return
-

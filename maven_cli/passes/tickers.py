@@ -71,7 +71,11 @@ def _body(current: Pass, symbols: Sequence[str], concurrency: int, *, publish: b
         log.debug("tickers.pair", f"Updated ticker for {ticker.pair.symbol}", pair=ticker.pair.symbol)
     future = tickers.future_trades(current.conn, current.as_of)
     if future:
-        log.warn("tickers.future", f"{future} trades are dated in the future and left out until then", trades=future)
+        log.warning(
+            "tickers.future",
+            f"{future} trades are dated in the future and left out until then",
+            trades=future,
+        )
     milliseconds = round(current.elapsed().total_seconds() * 1000)
     log.info(
         "tickers.done",
