@@ -16,7 +16,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, Validation
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from maven_cli.errors import ConfigurationError
-from maven_cli.times import parse_duration
+from maven_cli.times import format_duration, parse_duration
 
 LogLevel = Literal["debug", "info", "warn", "error"]
 LogFormat = Literal["text", "json", "journal"]
@@ -143,9 +143,9 @@ def _explain(problem: Any) -> str:
         case "literal_error":
             accepts = f"accepts {context['expected'].replace(chr(39), '')}"
         case "greater_than_equal":
-            accepts = f"must be at least {_bound(context['ge'])}"
+            accepts = f"must be at least {_bound(place, context['ge'])}"
         case "less_than_equal":
-            accepts = f"must be at most {_bound(context['le'])}"
+            accepts = f"must be at most {context['le']}"
         case "int_parsing" | "int_type":
             accepts = "must be a whole number"
         case "value_error" | "time_delta_parsing" | "time_delta_type":
@@ -155,10 +155,11 @@ def _explain(problem: Any) -> str:
     return f"{name} {accepts}"
 
 
-def _bound(value: Any) -> str:
-    from maven_cli.times import format_duration
-
-    return format_duration(value) if isinstance(value, timedelta) else str(value)
+def _bound(field: str, value: Any) -> str:
+    """A lower bound as it would be written; pydantic words a duration's as ``100000 microseconds``."""
+    info = Settings.model_fields.get(field)
+    bounds = [getattr(item, "ge", None) for item in info.metadata] if info else []
+    return next((format_duration(bound) for bound in bounds if isinstance(bound, timedelta)), str(value))
 
 
 def _check_url(name: str, value: SecretStr | None, schemes: tuple[str, ...]) -> None:

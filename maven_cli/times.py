@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 
 _UNITS = {
     "us": timedelta(microseconds=1),
@@ -27,8 +28,10 @@ def parse_duration(text: str) -> timedelta:
         raise ValueError(f"{text!r} is not a duration; write 5s, 250ms, 2min, 1h or 1d")
     number, unit = match.groups()
     try:
-        return float(number) * _UNITS[unit or "s"]
-    except OverflowError:
+        # Not a float: from 285 years on it would lose microseconds.
+        micros = Decimal(number) * (_UNITS[unit or "s"] // _UNITS["us"])
+        return timedelta(microseconds=int(micros.to_integral_value()))
+    except (OverflowError, ArithmeticError):
         raise ValueError(f"{text!r} is too long a duration") from None
 
 
