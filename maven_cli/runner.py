@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -127,7 +127,7 @@ class Pass:
 
     as_of: the database's time at the start, UTC; every window of the pass is cut on it.
     conn: the work connection, autocommit; writes go through `transaction`.
-    dry_run: the real statements run and are rolled back; nothing else is written.
+    dry_run: the real statements run inside one transaction that is rolled back; nothing else is written.
     """
 
     worker: Worker
@@ -170,11 +170,11 @@ class Pass:
         shared: bool = False,
     ) -> Iterator[psycopg.Connection]:
         """One work transaction: stops before it when asked to, takes the work lock of `key`, bounds every statement,
-        and commits only while the pass still holds its own lock. A dry run rolls back."""
+        and commits only while the pass still holds its own lock."""
         self.stop.check()
         conn = conn or self.conn
         try:
-            with conn.transaction(force_rollback=self.dry_run):
+            with conn.transaction():
                 limit_statements(conn, self.settings)
                 work_lock(conn, key, timeout_ms=wait_ms, shared=shared)
                 yield conn
@@ -238,7 +238,9 @@ def run(
             if dry_run or not record:
                 moment = as_of or database_now(conn)
                 current = Pass(worker, services, conn, moment, log, stopper, dry_run=dry_run, started=started)
-                data = body(current)
+                # The work transactions become savepoints of it, so each step sees what the one before would have done.
+                with conn.transaction(force_rollback=True) if dry_run else nullcontext():
+                    data = body(current)
             else:
                 with pass_lock(services.lock_url, worker.scope) as lock:
                     current = Pass(

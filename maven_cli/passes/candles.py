@@ -145,8 +145,6 @@ def _correct_marks(current: Pass, only: Sequence[int] | None, attempt: Attempt, 
         if not marked:
             return
         attempt(marked, step)
-        if current.dry_run:  # nothing was deleted, the same marks would come again
-            return
 
 
 def _close_windows(
@@ -166,5 +164,3 @@ def _close_windows(
         if until - lagging[0].closed_until > LONG_LAG:
             lagging = lagging[:PAIRS_AT_ONCE]
         attempt([item.pair for item in lagging], step)
-        if current.dry_run:
-            return

@@ -45,7 +45,6 @@ def update(
         lambda current: _body(current, pairs, concurrency, publish=not read_only),
         services,
         as_of=as_of,
-        dry_run=dry_run,
         record=not read_only,
     )
 
