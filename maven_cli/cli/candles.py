@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -164,3 +164,55 @@ def verify(
 
     wrong = bool(count) and not repair
     return Result(data, render, status="partial" if wrong else "success", exit_code=1 if wrong else 0)
+
+
+@command(app, "show")
+def show(
+    pair: Annotated[str, typer.Argument(metavar="PAIR", help="Like BTC/USDT.")],
+    interval: IntervalOption,
+    start: From = None,
+    end: To = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            "-n",
+            min=1,
+            metavar="N",
+            help="Only the newest N windows; 60 unless --from says where to start.",
+        ),
+    ] = None,
+    fill: Annotated[
+        Literal["previous", "none"],
+        typer.Option(help="What a window without trades shows: the previous close, or nothing at all."),
+    ] = "previous",
+    chart: Annotated[bool, typer.Option("--chart/--table", help="Draw them, or list them.")] = False,
+) -> Result:
+    """Show candles, the running one included. A range holds the windows that start in it.
+
+    Windows that the candle pass hasn't closed yet come from the trades themselves, with `closed` false. A chart shows as
+    many of the newest as fit.
+    """
+    from maven_cli.cli import candle_show
+    from maven_cli.cli.output import console
+    from maven_cli.db.connection import connect
+    from maven_cli.market.candle_read import reading
+    from maven_cli.market.pairs import resolve_pairs
+
+    check_range(start, end)
+    out = console()
+    if start is None and limit is None:
+        limit = candle_show.chart_windows(out) if chart and not current().json else 60
+    with connect(current().services.database_url, "candles show") as conn:
+        found = resolve_pairs(conn, [pair])[0]
+        with reading(
+            conn, found, interval, start=start, end=end, limit=limit, filled=fill == "previous"
+        ) as candles:
+            if current().json:
+                candle_show.print_document(current().path, candles)
+            elif chart:
+                candle_show.print_chart(out, found.symbol, interval, candles)
+            else:
+                candle_show.print_table(out, found.symbol, interval, candles)
+    # A year of minutes is printed as it is read, never held: there is no result left to render.
+    raise typer.Exit(0)

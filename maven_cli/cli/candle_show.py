@@ -1,0 +1,89 @@
+"""`maven candles show`: candles as a document, a table or a chart, printed while they are read."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import deque
+from datetime import timedelta
+from itertools import chain, islice
+from typing import TYPE_CHECKING
+
+from maven_cli.cli.chart import candle_chart
+from maven_cli.cli.output import jsonable
+from maven_cli.cli.render import candle_fields, is_unicode
+from maven_cli.cli.render import print_table as print_rows
+from maven_cli.times import iso
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from maven_cli.intervals import Interval
+    from maven_cli.market.candle_read import Reading
+
+PIPE_WIDTH, PIPE_HEIGHT = 80, 24
+# Readers of a younger lag would be told about every pass that is a second late.
+_LAG = timedelta(minutes=3)
+
+
+def print_document(path: str, found: Reading) -> None:
+    """The document that every command prints with --json, candle by candle."""
+    print(
+        f'{{"schema": 1, "command": {json.dumps(path)}, "status": "success", "exit_code": 0, "data": [',
+        end="",
+    )
+    separator = ""
+    for candle in found.candles:
+        print(separator + json.dumps(jsonable(candle)), end="")
+        separator = ", "
+    print('], "errors": []}', flush=True)
+
+
+def print_table(out: Console, symbol: str, interval: Interval, found: Reading) -> None:
+    """A line per candle."""
+    sample = list(islice(found.candles, 1000))
+    if not sample:
+        out.print(f"no candles: {symbol} has no trades there")
+        return
+    print_rows(out, candle_fields(sample, found.as_of, interval.after), chain(sample, found.candles))
+    _warn(symbol, found)
+
+
+def print_chart(out: Console, symbol: str, interval: Interval, found: Reading) -> None:
+    """A chart of the newest candles that fit, on a terminal as large as that, in a pipe 80 by 24."""
+    width, height = chart_size(out)
+    shown = deque(found.candles, maxlen=width)
+    color = out.is_terminal and not out.no_color
+    title = f"{symbol} {interval.name}"
+    drawn = candle_chart(
+        list(shown), title=title, width=width, height=height, color=color, unicode=is_unicode(out)
+    )
+    if out.is_terminal:
+        out.print(drawn, no_wrap=True, overflow="crop")
+    else:
+        print(drawn.plain, file=out.file)
+    _warn(symbol, found)
+
+
+def chart_size(out: Console) -> tuple[int, int]:
+    """Columns and lines for a chart; the prompt keeps a line."""
+    if out.is_terminal:
+        return out.width, max(6, min(out.height - 2, 40))
+    columns = os.environ.get("COLUMNS", "")
+    return (int(columns) if columns.isdecimal() and int(columns) else PIPE_WIDTH), PIPE_HEIGHT
+
+
+def chart_windows(out: Console) -> int:
+    """How many candles fill a chart of this width; the prices beside them take about 14 columns."""
+    return max(8, chart_size(out)[0] - 14)
+
+
+def _warn(symbol: str, found: Reading) -> None:
+    if found.lag > _LAG and found.closed_until is not None:
+        sys.stdout.flush()
+        print(
+            f"maven: {symbol} is closed up to {iso(found.closed_until)} only; what follows comes from its trades "
+            "(is the candles pass running?)",
+            file=sys.stderr,
+        )
