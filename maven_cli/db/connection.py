@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from maven_cli.db.failures import explain_connect
+from maven_cli.db.failures import explain, explain_connect
+from maven_cli.db.revision import check_revision
 from maven_cli.errors import ConfigurationError
 
 CONNECT_TIMEOUT = 5  # seconds
@@ -39,6 +42,27 @@ def connect(url: str, purpose: str = "") -> psycopg.Connection:
         )
     except psycopg.Error as error:
         raise explain_connect(error, target(url)) from None
+
+
+@contextmanager
+def session(url: str, purpose: str, *, check: bool = True) -> Iterator[psycopg.Connection]:
+    """A connection for a command that isn't a pass; closed at the end, and with it whatever was not committed.
+
+    PostgreSQL's errors leave the block as the MavenError that `explain` makes of them; what only a bug can cause stays
+    what it is. `check` False is for commands that work on any schema. Raises what `connect` does, and SchemaError.
+    """
+    conn = connect(url, purpose)
+    try:
+        if check:
+            check_revision(conn)
+        yield conn
+    except psycopg.Error as error:
+        known = explain(error)
+        if known is None:
+            raise
+        raise known from error
+    finally:
+        conn.close()
 
 
 def target(url: str) -> str:
