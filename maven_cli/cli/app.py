@@ -52,7 +52,7 @@ class LazyGroup(TyperGroup):
         if args and self.get_command(ctx, args[0]) is None:
             from difflib import get_close_matches
 
-            close = get_close_matches(args[0], [*GROUPS, *ALIASES], 1)
+            close = get_close_matches(args[0], GROUPS, 1)
             hint = f"; did you mean {close[0]}?" if close else f"; choose from {', '.join(GROUPS)}"
             ctx.fail(f"no command {args[0]!r}{hint}")
         return super().resolve_command(ctx, args)

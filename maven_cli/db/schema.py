@@ -24,6 +24,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.types import UserDefinedType
 
 from maven_cli.intervals import INTERVALS
@@ -46,6 +47,9 @@ class PgSnapshot(UserDefinedType[str]):
     def get_col_spec(self, **_: object) -> str:
         return "pg_snapshot"
 
+
+# Reflection (`maven db check`) recognises them by these names.
+ischema_names.update({"xid8": Xid8, "pg_snapshot": PgSnapshot})
 
 Amount = Numeric(36, 18)
 Instant = DateTime(timezone=True)
