@@ -28,9 +28,11 @@ from psycopg.conninfo import make_conninfo
 from maven_cli import embedded
 from maven_cli.db.migrate import upgrade
 from maven_cli.settings import Settings, load_settings
+from tests.postgres15 import BINARIES, postgres15
 from tests.support import Cli, Market
 
 TEST_VARIABLES = ("MAVEN_TEST_DATABASE_URL", "MAVEN_TEST_REDIS_URL", "MAVEN_TEST_FULL", "MAVEN_TEST_HOME")
+FULL = os.environ.get("MAVEN_TEST_FULL") == "1"
 SHARED = Path(__file__).parent.parent.parent / "shared"
 
 
@@ -61,7 +63,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if os.environ.get("MAVEN_TEST_FULL") != "1":
+    if not FULL:
         for item in items:
             if item.get_closest_marker("full"):
                 item.add_marker(pytest.mark.skip(reason="the long version: set MAVEN_TEST_FULL=1"))
@@ -85,11 +87,20 @@ class Servers:
     redis_url: str
 
 
-@pytest.fixture(scope="session")
-def servers() -> Servers:
-    """The servers of this run: an administrative database, and Redis."""
-    database_url = os.environ.get("MAVEN_TEST_DATABASE_URL")
-    redis_url = os.environ.get("MAVEN_TEST_REDIS_URL")
+@pytest.fixture(scope="session", params=["default", "postgresql-15"] if FULL else ["default"])
+def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
+    """The servers of this run: an administrative database, and Redis. The long version repeats all on PostgreSQL 15."""
+    if request.param == "postgresql-15":
+        if not BINARIES.is_dir():
+            pytest.skip("no PostgreSQL 15 here: apt install postgresql-15")
+        with postgres15() as url:
+            yield Servers(url, _embedded(os.environ.get("MAVEN_TEST_REDIS_URL"), url).redis_url)
+        return
+    yield _embedded(os.environ.get("MAVEN_TEST_REDIS_URL"), os.environ.get("MAVEN_TEST_DATABASE_URL"))
+
+
+def _embedded(redis_url: str | None, database_url: str | None) -> Servers:
+    """Those that are named, and embedded ones for the rest."""
     if not database_url or not redis_url:
         os.environ["MAVEN_EMBEDDED_LINGER"] = "1"
         own = embedded.attach(
