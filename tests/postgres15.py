@@ -29,18 +29,9 @@ def postgres15() -> Iterator[str]:
         for path in (base, password):
             if user:
                 chown(path, user)
-        initdb = [
-            BINARIES / "initdb",
-            "-D",
-            base / "data",
-            "-U",
-            "maven",
-            "--pwfile",
-            password,
-            "--auth=scram-sha-256",
-        ]
+        initdb = [str(BINARIES / "initdb"), "-D", str(base / "data"), "-U", "maven", f"--pwfile={password}"]
         subprocess.run(
-            [*initdb, "--no-sync", "--locale=C.UTF-8", "--encoding=UTF8"],
+            [*initdb, "--auth=scram-sha-256", "--no-sync", "--locale=C.UTF-8", "--encoding=UTF8"],
             user=user,
             cwd="/",
             check=True,

@@ -105,18 +105,26 @@ def test_make_install_and_the_demo_with_every_python(python: str, tmp_path: Path
 def test_a_wheel_works_like_a_checkout(tmp_path: Path, home: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-qq"]
     subprocess.run(
-        [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, _checkout(tmp_path / "src")],
+        [
+            *pip,
+            "wheel",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            str(tmp_path),
+            str(_checkout(tmp_path / "src")),
+        ],
         check=True,
     )
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "v"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "v")], check=True)
     install = [
-        tmp_path / "v" / "bin" / "python",
+        str(tmp_path / "v" / "bin" / "python"),
         "-m",
         "pip",
         "--disable-pip-version-check",
         "-qq",
         "install",
     ]
-    subprocess.run([*install, "--require-hashes", "-r", ROOT / "requirements.lock"], check=True)
-    subprocess.run([*install, "--no-deps", *tmp_path.glob("maven_cli-*.whl")], check=True)
+    subprocess.run([*install, "--require-hashes", "-r", str(ROOT / "requirements.lock")], check=True)
+    subprocess.run([*install, "--no-deps", *map(str, tmp_path.glob("maven_cli-*.whl"))], check=True)
     _works(tmp_path / "v" / "bin" / "maven", home)
