@@ -195,7 +195,7 @@ def show(
     """
     from maven_cli.cli import candle_show
     from maven_cli.cli.output import console
-    from maven_cli.db.connection import connect
+    from maven_cli.db.connection import session
     from maven_cli.market.candle_read import reading
     from maven_cli.market.pairs import resolve_pairs
 
@@ -203,7 +203,7 @@ def show(
     out = console()
     if start is None and limit is None:
         limit = candle_show.chart_windows(out) if chart and not current().json else 60
-    with connect(current().services.database_url, "candles show") as conn:
+    with session(current().services.database_url, "candles show") as conn:
         found = resolve_pairs(conn, [pair])[0]
         with reading(
             conn, found, interval, start=start, end=end, limit=limit, filled=fill == "previous"

@@ -185,9 +185,9 @@ def ticker_fields(rows: Sequence[Row], unicode: bool) -> list[Field[Row]]:
         ),
         number(
             "change_percent",
-            "24 h",
+            "24 h %",
             1,
-            lambda row: _dash(row["change_percent"]) or _signed(row["change_percent"], 2, "%", unicode),
+            lambda row: _dash(row["change_percent"]) or _signed(row["change_percent"], 2, "", unicode),
         ),
         number("open", "Open", 8, price("open")),
         number("high", "High", 4, price("high")),

@@ -63,10 +63,10 @@ def show(
     """
     from maven_cli.cache import open_cache
     from maven_cli.cli.render import ticker_table
-    from maven_cli.db.connection import connect
+    from maven_cli.db.connection import session
 
     services = current().services
-    with connect(services.database_url, "tickers show") as conn, open_cache(services.redis_url) as client:
+    with session(services.database_url, "tickers show") as conn, open_cache(services.redis_url) as client:
         if watch:
             _watch(conn, client, pairs or [])
         rows = _rows(conn, client, pairs or [])

@@ -23,6 +23,7 @@ from maven_cli.market.candle_view import COLUMNS, Candle, fill, from_row
 from maven_cli.market.pairs import TradingPair
 
 _AT_ONCE = 2000  # rows that are fetched, and so held, at a time
+_MOST = 2**31 - 1  # windows that a limit can mean; more than there are
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def reading(
         elif filled:
             found = view.filled(_newest(interval, lo, until, limit), until)
         else:
-            found = view.traded(lo, until, limit)
+            found = view.traded(lo, until, None if limit is None else min(limit, _MOST))
         yield Reading(as_of, closed_until, found)
 
 
@@ -134,8 +135,7 @@ class _View:
                 "interval": self.interval.name,
                 "lo": lo,
                 "until": min(until, self.interval.floor(self.closed_until)),
-                # PostgreSQL's LIMIT is a bigint.
-                "limit": None if limit is None else min(limit, 2**63 - 1),
+                "limit": limit,
             },
         )
         return (from_row(row, closed=True) for row in rows)

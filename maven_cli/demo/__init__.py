@@ -1,0 +1,1 @@
+"""A sample exchange: a simulated market, and the passes of the schedule on it."""

@@ -1,0 +1,91 @@
+"""The demo's own data in a database and a Redis, and nobody else's.
+
+The demo empties what it finds of itself at every start, so it must be sure. A mark says that the demo's pairs are the
+demo's: an asset in PostgreSQL, a key in Redis. Where a pair of one of its names is found without the mark, that is a real
+exchange, and nothing is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import psycopg
+import redis
+
+from maven_cli.demo.exchange import Market, Trade
+from maven_cli.errors import UsageError
+from maven_cli.intervals import INTERVALS
+from maven_cli.market import candle_cache, tickers
+from maven_cli.market.pairs import TradingPair, add_pair, all_pairs, set_status
+
+MARK = "MAVEN-DEMO"
+MARK_KEY = "maven:demo"
+_TABLES = ("candle_marks", "candles", "candle_progress", "trades")
+
+
+def check_database(conn: psycopg.Connection, symbols: Sequence[str], target: str, *, yes: bool) -> None:
+    """Raises UsageError unless the database is empty or the demo's. With `yes` others' pairs may be there beside it."""
+    found = {pair.symbol for pair in all_pairs(conn)}
+    ours = conn.execute("SELECT EXISTS (SELECT FROM assets WHERE symbol = %s)", [MARK]).fetchone() == (True,)
+    advice = "unset MAVEN_DATABASE_URL for a database of the demo's own"
+    if not ours and (taken := sorted(found & set(symbols))):
+        raise UsageError(f"the database {target} has a {taken[0]} that isn't the demo's; {advice}")
+    if (others := sorted(found - set(symbols))) and not yes:
+        listed = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise UsageError(
+            f"the database {target} has pairs that aren't the demo's ({listed}); {advice}, or say --yes"
+        )
+
+
+def check_cache(client: redis.Redis, pairs: Sequence[TradingPair]) -> None:
+    """Raises UsageError when Redis has values under the demo's keys that the demo didn't write; else marks it."""
+    if not client.exists(MARK_KEY):
+        if client.exists(*_keys(pairs)):
+            raise UsageError(
+                "MAVEN_REDIS_URL holds tickers or candles that aren't the demo's; unset both URLs, or give the demo "
+                "a Redis database of its own"
+            )
+        client.set(MARK_KEY, "1")
+
+
+def clear(
+    conn: psycopg.Connection, client: redis.Redis, markets: Sequence[Market], every: Sequence[str]
+) -> list[TradingPair]:
+    """Removes what is left of an earlier demo, and returns the pairs of these markets, empty and active.
+
+    every: the symbols of all of the demo's pairs; those that aren't wanted this time are halted. `check_database` has
+    been called. Raises what `check_cache` does, with nothing changed.
+    """
+    wanted = {market.symbol for market in markets}
+    with conn.transaction():
+        conn.execute("INSERT INTO assets (symbol) VALUES (%s) ON CONFLICT DO NOTHING", [MARK])
+        pairs = [add_pair(conn, market.symbol) for market in markets]
+        all_ours = [pair for pair in all_pairs(conn) if pair.symbol in every]
+        check_cache(client, all_ours)
+        for table in _TABLES:
+            conn.execute(
+                f"DELETE FROM {table} WHERE trading_pair_id = ANY (%s)", [[pair.id for pair in all_ours]]
+            )
+        for pair in all_ours:
+            set_status(conn, pair.symbol, "ACTIVE" if pair.symbol in wanted else "HALTED")
+    client.delete(*_keys(all_ours))
+    return pairs
+
+
+def _keys(pairs: Sequence[TradingPair]) -> list[str]:
+    keys = [tickers.key(pair.id) for pair in pairs]
+    return keys + [candle_cache.key(interval, pair.id) for pair in pairs for interval in INTERVALS.values()]
+
+
+def insert(conn: psycopg.Connection, trades: Sequence[tuple[TradingPair, Sequence[Trade]]]) -> int:
+    """Adds trades, all or none. Returns how many."""
+    count = 0
+    statement = "COPY trades (trading_pair_id, id, executed_at, price, quantity, side) FROM STDIN"
+    with conn.transaction(), conn.cursor() as cursor, cursor.copy(statement) as copy:
+        for pair, some in trades:
+            for trade in some:
+                copy.write_row(
+                    (pair.id, trade.id, trade.executed_at, trade.price, trade.quantity, trade.side)
+                )
+            count += len(some)
+    return count
