@@ -1,0 +1,450 @@
+"""Writes the reference pages that the program itself can tell: commands, settings, schema.
+
+    .venv/bin/python docs/generate.py    writes docs/reference/{commands,settings,schema}.md
+
+What the program can't tell (who writes a table, what a volume is counted in) stands in the notes below. A note about
+something that no longer exists, or a table without one, stops the generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Table, UniqueConstraint
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import ColumnCollectionConstraint, DefaultClause
+from typer.core import TyperArgument, TyperGroup, TyperOption
+
+from maven_cli.cli.app import ALIASES, app
+from maven_cli.db.revision import REVISION
+from maven_cli.db.schema import metadata
+from maven_cli.settings import Settings, variable
+from maven_cli.times import format_duration
+
+REFERENCE = Path(__file__).resolve().parent / "reference"
+COMMAND = ".venv/bin/python docs/generate.py"
+MADE = f"<!-- Made by `{COMMAND}`. Change the program or the generator, then run it again. -->"
+
+Command = Any  # Typer's base class of commands and groups is private
+
+# ---------------------------------------------------------------------------------------------------------- commands
+
+FORMS = """\
+| written | is |
+|---|---|
+| TIME | an instant in UTC: `2026-01-31`, `2026-01-31T13:45`, `2026-01-31T13:45:00.5Z`; another offset is converted |
+| DURATION | a number with `us`, `ms`, `s`, `min`, `h` or `d`: `250ms`, `5s`, `1.5h`; a bare number is seconds |
+| INTERVAL | `1m` `5m` `15m` `30m` `1h` `4h` `1d` `1w` `1M`; weeks start on Monday, months on the 1st, all in UTC |
+| SYMBOL | a pair, like `BTC/USDT`; small letters are accepted |
+"""
+
+
+def commands_page() -> str:
+    """Every command with its help, arguments and options."""
+    root = parser()
+    found = list(walk(root, ()))
+    leaves = [command for _, command in found if not isinstance(command, TyperGroup)]
+    shared = [
+        option
+        for option in _options(leaves[0])
+        if all(_row(option) in map(_row, _options(other)) for other in leaves)
+    ]
+    lines = [
+        MADE,
+        "",
+        "# Commands",
+        "",
+        str(root.help),
+        "",
+        "| command | |",
+        "|---|---|",
+        *(
+            f"| [`{' '.join(path)}`](#{anchor(' '.join(path))}) | {_first_line(command)} |"
+            for path, command in found
+            if not isinstance(command, TyperGroup)
+        ),
+        "",
+        "## Options of every command",
+        "",
+        "They may stand before the command's name as well: `maven --json tickers show`.",
+        "",
+        *_option_table(shared),
+        "",
+        "`maven --version` prints the version and exits.",
+        "",
+        "## How values are written",
+        "",
+        FORMS,
+        "The platform's own spellings work too: "
+        + ", ".join(f"`{alias}` is `{name}`" for alias, name in ALIASES.items())
+        + ".",
+        "",
+    ]
+    for path, command in found:
+        lines += [f"{'#' * (min(len(path), 2) + 1)} {'maven ' + ' '.join(path)}", ""]
+        if isinstance(command, TyperGroup):
+            lines += [_first_line(command), ""]
+            continue
+        lines += _command_section(path, command, shared)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def parser() -> Command:
+    """`maven`, as it parses its command line."""
+    return typer.main.get_command(app)
+
+
+def walk(group: Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Command]]:
+    """Every group and command below `group`, in the order of --help, with its names."""
+    context = typer.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if command.hidden:
+            continue
+        yield (*path, name), command
+        if isinstance(command, TyperGroup):
+            yield from walk(command, (*path, name))
+
+
+def anchor(heading: str) -> str:
+    """GitHub's #anchor of a command's heading."""
+    return "maven-" + heading.replace(" ", "-")
+
+
+def _command_section(path: Sequence[str], command: Command, shared: Sequence[TyperOption]) -> Iterator[str]:
+    usage = " ".join(_usage(command))
+    yield f"    maven {' '.join(path)} {usage}"
+    yield ""
+    yield from _paragraphs(command.help)
+    arguments = [item for item in command.params if isinstance(item, TyperArgument) and not item.hidden]
+    if arguments:
+        yield "| argument | |"
+        yield "|---|---|"
+        for item in arguments:
+            yield f"| `{_argument(item)}` | {cell(item.help or '')} |"
+        yield ""
+    known = [_row(item) for item in shared]
+    own = [item for item in _options(command) if _row(item) not in known]
+    if own:
+        yield from _option_table(own)
+        yield ""
+
+
+def _usage(command: Command) -> list[str]:
+    """The pieces after the command's name. A command that words its own usage (`every`) is taken at its word."""
+    if "collect_usage_pieces" in vars(type(command)):
+        pieces: list[str] = command.collect_usage_pieces(typer.Context(command))
+        return pieces
+    required = [
+        f"{max(item.opts, key=len)} {item.metavar}"
+        for item in _options(command)
+        if item.required and item.metavar
+    ]
+    arguments = [item for item in command.params if isinstance(item, TyperArgument) and not item.hidden]
+    return ["[OPTIONS]", *required, *map(_argument, arguments)]
+
+
+def _argument(item: TyperArgument) -> str:
+    name = (item.metavar or item.name or "").strip("[].").upper()
+    name = f"{name}..." if item.nargs == -1 else name
+    return name if item.required else f"[{name}]"
+
+
+def _options(command: Command) -> list[TyperOption]:
+    context = typer.Context(command, **parser().context_settings)  # a child inherits how --help is spelt
+    return [item for item in command.get_params(context) if isinstance(item, TyperOption) and not item.hidden]
+
+
+def _option_table(options: Sequence[TyperOption]) -> Iterator[str]:
+    yield "| option | default | |"
+    yield "|---|---|---|"
+    for option in options:
+        names, default, text = _row(option)
+        yield f"| {names} | {default} | {text} |"
+
+
+def _row(option: TyperOption) -> tuple[str, str, str]:
+    """The option's names with what it takes, its default, its help."""
+    names = ", ".join(sorted(option.opts, key=len, reverse=True))
+    name = f"`{names} {_value(option)}".rstrip() + "`"
+    if option.secondary_opts:
+        name += f" / `{', '.join(option.secondary_opts)}`"
+    return name.replace("|", "\\|"), _default(option), cell(f"{option.help or ''}{_bounds(option)}")
+
+
+def _value(option: TyperOption) -> str:
+    if option.is_flag:
+        return ""
+    if option.metavar:
+        return str(option.metavar)
+    if option.type_descriptor.is_choice:
+        return "|".join(map(str, option.type_descriptor.choices or ()))
+    return "N" if option.type_descriptor.is_ranged else option.bare_type().upper()
+
+
+def _bounds(option: TyperOption) -> str:
+    match option.min, option.max:
+        case None, None:
+            return ""
+        case least, None:
+            return f" At least {least}."
+        case None, most:
+            return f" At most {most}."
+        case least, most:
+            return f" From {least} to {most}."
+
+
+def _default(option: TyperOption) -> str:
+    if option.required:
+        return "required"
+    value = option.default
+    if option.is_flag and option.secondary_opts:
+        return f"`{(option.opts if value else option.secondary_opts)[0]}`"
+    if value is None or value is False or value == () or value == []:
+        return ""
+    return f"`{format_duration(value) if isinstance(value, timedelta) else value}`"
+
+
+def _first_line(command: Command) -> str:
+    return str(command.short_help or (command.help or "").partition("\n")[0])
+
+
+def _paragraphs(text: str | None) -> Iterator[str]:
+    yield from (text or "").strip().splitlines()
+    yield ""
+
+
+def cell(text: str) -> str:
+    """Text that may stand in a table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+# ---------------------------------------------------------------------------------------------------------- settings
+
+# Variables that are read elsewhere than in maven_cli.settings.
+OTHER_VARIABLES = {
+    "MAVEN_EMBEDDED_LINGER": "How many seconds the embedded servers go on when nobody uses them. Default 30. Read when they "
+    "are started.",
+    "XDG_DATA_HOME": "Where the embedded default lives when MAVEN_HOME is not set: `$XDG_DATA_HOME/maven`.",
+    "NO_COLOR": "Any value: no colours.",
+    "TERM": "`dumb`: plain text, as in a pipe.",
+    "COLUMNS": "The width of a chart that goes into a pipe. Default 80.",
+}
+
+
+def settings_page() -> str:
+    """Every setting with its variable, default and what it accepts."""
+    lines = [
+        MADE,
+        "",
+        "# Settings",
+        "",
+        "Environment variables, read once when a command starts. An empty variable is an unset one. A wrong value ends the",
+        "command with exit code 78 and a line that names the variable, never its value; so does a variable that looks like a",
+        "misspelt one of these.",
+        "",
+        "| variable | default | accepts | |",
+        "|---|---|---|---|",
+    ]
+    for name, info in Settings.model_fields.items():
+        default = _setting_default(info)
+        lines.append(f"| `{variable(name)}` | {default} | {accepts(info)} | {cell(info.description or '')} |")
+    lines += [
+        "",
+        "A duration is a number with `us`, `ms`, `s`, `min`, `h` or `d` (`250ms`, `5s`, `2min`); a bare number is seconds.",
+        "",
+        "## Other variables",
+        "",
+        "| variable | |",
+        "|---|---|",
+        *(f"| `{name}` | {cell(text)} |" for name, text in OTHER_VARIABLES.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _setting_default(info: FieldInfo) -> str:
+    value = info.default
+    if value is None:
+        return ""
+    return f"`{format_duration(value) if isinstance(value, timedelta) else value}`"
+
+
+def accepts(info: FieldInfo) -> str:
+    """What a setting accepts, in words: its type and its bounds."""
+    kind = _plain_type(info.annotation)
+    least = next((item.ge for item in info.metadata if getattr(item, "ge", None) is not None), None)
+    most = next((item.le for item in info.metadata if getattr(item, "le", None) is not None), None)
+    if get_origin(kind) is Literal:
+        return " ".join(f"`{value}`" for value in get_args(kind))
+    if kind is timedelta:
+        return f"a duration, at least {format_duration(least)}" if least else "a duration"
+    if kind is int:
+        return f"a whole number, {least} to {most}" if most is not None else f"a whole number from {least}"
+    if kind is SecretStr:
+        return "a URL; kept secret"
+    if kind is Path:
+        return "a directory"
+    raise TypeError(f"docs/generate.py has no words for a setting of type {kind}")
+
+
+def _plain_type(annotation: Any) -> Any:
+    """The type without ``| None``."""
+    if get_origin(annotation) in (Union, UnionType):
+        (kind,) = (item for item in get_args(annotation) if item is not type(None))
+        return kind
+    return annotation
+
+
+# ------------------------------------------------------------------------------------------------------------ schema
+
+TABLES = {
+    "assets": "Currencies. Written by `maven pairs add` and `maven trades import --create-pair`, or by the platform.",
+    "trading_pairs": "Markets. Written by the `maven pairs` commands and `maven trades import --create-pair`, or by the platform.",
+    "trades": "One row per match. Written by the matching engine or `maven trades import`; no pass ever changes it. A pair's "
+    "trades are ordered by (`executed_at`, `id`) everywhere, so `id` must follow match order within a pair. Triggers "
+    "on UPDATE, DELETE and TRUNCATE leave rows in `candle_marks`.",
+    "candles": "Closed candles of all nine intervals; a window in which nobody traded has no row. Written by "
+    "`maven candles gen`, `backfill` and `verify --repair` alone. The running candle is in [Redis](redis.md) only.",
+    "candle_progress": "How far each pair's candles are closed, in all intervals at once. Written with `candles`.",
+    "candle_marks": "Closed ranges to recompute. Written by the triggers on `trades` and by the candle pass, which deletes "
+    "them once it has recomputed the range.",
+    "ingest_state": "One row: what the last ingest of new trades could see. Written by the candle pass.",
+    "worker_runs": "One row per run of a pass, kept for `MAVEN_RUN_RETENTION`. Written by every pass that isn't a dry run.",
+}
+
+COLUMNS = {
+    "assets.symbol": "`BTC`",
+    "trading_pairs.symbol": "`BTC/USDT`: base, then quote",
+    "trading_pairs.status": "only ACTIVE pairs get tickers and candles by themselves",
+    "trading_pairs.trades_retained_from": "trades before this instant may be gone; nothing recomputes or verifies below it",
+    "trades.id": "unique within a pair; other pairs may use the same ids",
+    "trades.executed_at": "the engine's match time; every window is cut on it",
+    "trades.price": "in quote per base",
+    "trades.quantity": "in whole coins of base",
+    "trades.side": "the taker's: `buy` or `sell`",
+    "trades.created_at": "when the row was inserted",
+    "trades.xid": "the inserting transaction; leave it to its default",
+    "candles.interval": "`1m` … `1M`",
+    "candles.start_at": "first instant of the window, inclusive",
+    "candles.open": "of the first trade",
+    "candles.close": "of the last trade",
+    "candles.base_volume": "sum of quantity, in whole coins of base",
+    "candles.quote_volume": "sum of price × quantity, in whole coins of quote",
+    "candles.revision": "0 when first closed; one more each time a closed candle really changed",
+    "candle_progress.closed_until": "a window is closed when it ends at or before this minute",
+    "candle_marks.from_at": "inclusive",
+    "candle_marks.to_at": "exclusive",
+    "ingest_state.snapshot": "which transactions the last ingest could see",
+    "ingest_state.system_identifier": "the cluster's identity; another one means that this database was restored elsewhere",
+    "worker_runs.worker": "`tickers`, `candles`",
+    "worker_runs.scope": "the lock's scope: `tickers`, `candles:1h`",
+    "worker_runs.as_of": "the instant for which the pass computed",
+    "worker_runs.duration_ms": "in milliseconds",
+    "worker_runs.counts": "the pass's counts by name, as in its `--json` data",
+    "worker_runs.error": "one line, without secrets",
+}
+
+DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+
+def schema_page() -> str:
+    """Every table with its columns, constraints and indexes."""
+    check_notes(TABLES, COLUMNS)
+    lines = [
+        MADE,
+        "",
+        "# Schema",
+        "",
+        f"Revision {REVISION}. `maven db upgrade` creates it, `maven db check` compares a database with it.",
+        "",
+        "Units: prices and quantities are `NUMERIC(36, 18)` in whole coins; volumes are `NUMERIC` without a limit, because price ×",
+        "quantity has up to 36 decimals. Times are UTC.",
+        "",
+    ]
+    for table in metadata.tables.values():
+        lines += _table_section(table)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def check_notes(tables: Mapping[str, str], columns: Mapping[str, str]) -> None:
+    """Raises ValueError for a note about nothing, and for a table without a note."""
+    known = {f"{table.name}.{column.name}" for table in metadata.tables.values() for column in table.columns}
+    wrong = sorted((set(tables) ^ set(metadata.tables)) | (set(columns) - known))
+    if wrong:
+        raise ValueError(f"docs/generate.py: TABLES and COLUMNS don't fit the schema: {', '.join(wrong)}")
+
+
+def _table_section(table: Table) -> Iterator[str]:
+    yield f"## {table.name}"
+    yield ""
+    yield TABLES[table.name]
+    yield ""
+    yield "| column | type | null | default | |"
+    yield "|---|---|---|---|---|"
+    for column in table.columns:
+        null = "yes" if column.nullable else ""
+        note = COLUMNS.get(f"{table.name}.{column.name}", "")
+        kind = column.type.compile(DIALECT).replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")
+        yield f"| `{column.name}` | {kind} | {null} | {_column_default(column)} | {cell(note)} |"
+    yield ""
+    rules = sorted(map(_constraint, table.constraints))
+    indexes = sorted(
+        f"{'unique ' if index.unique else ''}index `{index.name}` ({', '.join(f'`{item.name}`' for item in index.columns)})"
+        for index in table.indexes
+    )
+    for text in [*rules, *indexes]:
+        yield f"* {text}"
+    yield ""
+
+
+def _column_default(column: Column[Any]) -> str:
+    if column.identity is not None:
+        return "identity"
+    if isinstance(column.server_default, DefaultClause):
+        value = column.server_default.arg
+        return f"`{value!r}`" if isinstance(value, str) else f"`{value}`"
+    return ""
+
+
+def _constraint(constraint: Any) -> str:
+    if isinstance(constraint, CheckConstraint):
+        return f"check `{constraint.name}`: `{' '.join(str(constraint.sqltext).split())}`"
+    assert isinstance(constraint, ColumnCollectionConstraint)
+    columns = ", ".join(f"`{column.name}`" for column in constraint.columns)
+    if isinstance(constraint, ForeignKeyConstraint):
+        return f"foreign key {columns} → `{constraint.elements[0].target_fullname}`"
+    return f"{'unique' if isinstance(constraint, UniqueConstraint) else 'primary key'} ({columns})"
+
+
+# -------------------------------------------------------------------------------------------------------------- main
+
+
+def pages() -> dict[Path, str]:
+    """What each generated page should hold now."""
+    return {
+        REFERENCE / "commands.md": commands_page(),
+        REFERENCE / "settings.md": settings_page(),
+        REFERENCE / "schema.md": schema_page(),
+    }
+
+
+def stale() -> list[Path]:
+    """The pages that differ from what the program would write."""
+    return [path for path, text in pages().items() if not path.exists() or path.read_text() != text]
+
+
+def write() -> None:
+    """Brings every page up to date."""
+    for path, text in pages().items():
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    write()
