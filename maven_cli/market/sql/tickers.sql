@@ -37,7 +37,10 @@ WITH pieces AS (
 )
 SELECT w.pair, opening.price, s.high, s.low, latest.price, coalesce(s.volume, 0), coalesce(s.quote_volume, 0),
        coalesce(s.trades, 0), opening.id, latest.id, latest.executed_at, previous.price,
-       latest.price - opening.price, round((latest.price - opening.price) * 100 / opening.price, 8)
+       latest.price - opening.price,
+       -- round(change × 100 / open, 8) from whole numbers: a division rounds its quotient before round() does.
+       sign(latest.price - opening.price) * 0.00000001
+         * div(abs(latest.price - opening.price) * 20000000000 + opening.price, opening.price * 2)
   FROM unnest(%(pairs)s::bigint[]) AS w (pair)
   LEFT JOIN window_stats s ON s.pair = w.pair
   LEFT JOIN LATERAL (SELECT t.price, t.id, t.executed_at FROM trades t
