@@ -145,11 +145,11 @@ CREATE FUNCTION maven_mark_truncated_trades() RETURNS trigger LANGUAGE plpgsql S
 SET search_path FROM CURRENT AS $$
 BEGIN
     INSERT INTO candle_marks (trading_pair_id, from_at, to_at)
-    SELECT c.trading_pair_id, greatest(min(c.start_at), min(p.trades_retained_from)), min(g.closed_until)
-      FROM candles c JOIN candle_progress g USING (trading_pair_id) JOIN trading_pairs p ON p.id = c.trading_pair_id
-     WHERE c.interval = '1M'
-     GROUP BY c.trading_pair_id
-    HAVING greatest(min(c.start_at), min(p.trades_retained_from)) < min(g.closed_until);
+    SELECT p.id, greatest(c.first, p.trades_retained_from), g.closed_until
+      FROM candle_progress g JOIN trading_pairs p ON p.id = g.trading_pair_id
+     CROSS JOIN LATERAL (SELECT min(start_at) AS first FROM candles
+                          WHERE trading_pair_id = p.id AND interval = '1m') c
+     WHERE greatest(c.first, p.trades_retained_from) < g.closed_until;
     RETURN NULL;
 END $$;
 
