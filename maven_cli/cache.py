@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -13,6 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from maven_cli.errors import ConfigurationError, RedisDownError
+from maven_cli.times import iso_micros
 
 TIMEOUT = 5.0  # seconds, for connecting and for each answer
 
@@ -20,20 +21,29 @@ TIMEOUT = 5.0  # seconds, for connecting and for each answer
 # order. An older value never replaces a newer one: a pass that was frozen and wakes up does no harm.
 AS_OF = '{"asOf":"%s"'
 _WRITE_NEWER = """
-local ttl, channel, count, changed = ARGV[1], ARGV[2], tonumber(ARGV[3]), {}
-local written = 0
+local ttl, channel, as_of, count, changed = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), {}
+local written, removed = 0, 0
+-- The value and its time; what isn't ours (another shape, another type) is older than anything.
+local function stored(key)
+    local value = redis.pcall('GET', key)
+    if type(value) ~= 'string' or string.sub(value, 1, 9) ~= '{"asOf":"' then return '', '' end
+    return value, string.sub(value, 10, 36)
+end
 for i = 1, count do
-    local new = ARGV[i + 3]
-    local old = redis.call('GET', KEYS[i])
-    if not old or string.sub(old, 10, 36) <= string.sub(new, 10, 36) then
+    local new = ARGV[i + 4]
+    local old, time = stored(KEYS[i])
+    if time <= string.sub(new, 10, 36) then
         redis.call('SET', KEYS[i], new, 'PX', ttl)
         written = written + 1
-        if not old or string.sub(old, 37) ~= string.sub(new, 37) then changed[#changed + 1] = new end
+        if string.sub(old, 37) ~= string.sub(new, 37) then changed[#changed + 1] = new end
     end
 end
-for i = count + 1, #KEYS do redis.call('UNLINK', KEYS[i]) end
+for i = count + 1, #KEYS do
+    local _, time = stored(KEYS[i])
+    if time <= as_of then removed = removed + redis.call('UNLINK', KEYS[i]) end
+end
 if channel ~= '' and #changed > 0 then redis.call('PUBLISH', channel, '[' .. table.concat(changed, ',') .. ']') end
-return {written, #changed}
+return {written, #changed, removed}
 """
 
 
@@ -97,13 +107,22 @@ def write_newer(
     ttl: timedelta,
     channel: str = "",
     remove: Sequence[str] = (),
-) -> tuple[int, int]:
-    """Sets each (key, value) unless a newer value is there, and deletes `remove`, in one atomic call.
+    as_of: datetime | None = None,
+) -> tuple[int, int, int]:
+    """Sets each (key, value) unless a newer value is there, in one atomic call.
 
     A value is JSON text that starts with `AS_OF`. What changed apart from its time is published to the channel as one
-    JSON array. Returns how many were written, and how many of them changed.
+    JSON array. The keys of `remove` are deleted unless their value is newer than `as_of`. Returns how many were written,
+    how many of them changed, and how many keys were removed.
     """
     keys = [key for key, _ in values]
-    args: list[Any] = [ttl // timedelta(milliseconds=1), channel, len(keys), *(value for _, value in values)]
+    moment = iso_micros(as_of) if as_of else ""
+    args: list[Any] = [
+        ttl // timedelta(milliseconds=1),
+        channel,
+        moment,
+        len(keys),
+        *(value for _, value in values),
+    ]
     answer = cast("list[int]", client.eval(_WRITE_NEWER, len(keys) + len(remove), *keys, *remove, *args))
-    return answer[0], answer[1]
+    return answer[0], answer[1], answer[2]

@@ -18,7 +18,8 @@ from typing import Any
 import psycopg
 
 from maven_cli.cache import open_cache, write_newer
-from maven_cli.db.failures import is_transient
+from maven_cli.db.failures import explain
+from maven_cli.errors import UsageError
 from maven_cli.market import tickers
 from maven_cli.market.pairs import TradingPair, all_pairs, resolve_pairs
 from maven_cli.runner import Outcome, Pass, Services, Worker, run
@@ -65,7 +66,9 @@ def _body(current: Pass, symbols: Sequence[str], concurrency: int, *, publish: b
         current.stop.check()
         settings = current.settings
         ttl = settings.ticker_ttl + settings.ticker_ttl_grace
-        written, changed = write_newer(client, values, ttl=ttl, channel=tickers.CHANNEL, remove=gone)
+        written, changed, removed = write_newer(
+            client, values, ttl=ttl, channel=tickers.CHANNEL, remove=gone, as_of=current.as_of
+        )
     for ticker in computed:
         log.debug("tickers.pair", f"Updated ticker for {ticker.pair.symbol}", pair=ticker.pair.symbol)
     future = tickers.future_trades(current.conn, current.as_of)
@@ -88,7 +91,7 @@ def _body(current: Pass, symbols: Sequence[str], concurrency: int, *, publish: b
         "as_of": current.as_of,
         "updated": written,
         "changed": changed,
-        "removed": len(gone),
+        "removed": removed,
         "future_trades": future,
         "tickers": computed,
     }
@@ -110,7 +113,8 @@ def _compute_all(current: Pass, pairs: Sequence[TradingPair], concurrency: int) 
 
     with ThreadPoolExecutor(concurrency) as pool:
         results = pool.map(work, [batches[at::concurrency] for at in range(min(concurrency, len(batches)))])
-        return [ticker for result in results for ticker in result]
+        found = {ticker.pair.id: ticker for result in results for ticker in result}
+    return [found[pair.id] for pair in pairs if pair.id in found]
 
 
 def _compute(current: Pass, pairs: Sequence[TradingPair], conn: psycopg.Connection) -> list[tickers.Ticker]:
@@ -118,8 +122,8 @@ def _compute(current: Pass, pairs: Sequence[TradingPair], conn: psycopg.Connecti
     try:
         with current.snapshot(conn):
             return tickers.compute(conn, pairs, current.as_of)
-    except psycopg.Error as error:
-        if is_transient(error):
+    except (psycopg.Error, UsageError) as error:
+        if _ends_the_pass(current, error):
             raise
     found: list[tickers.Ticker] = []
     with current.snapshot(conn):
@@ -128,9 +132,16 @@ def _compute(current: Pass, pairs: Sequence[TradingPair], conn: psycopg.Connecti
             try:
                 with conn.transaction():
                     found += tickers.compute(conn, [pair], current.as_of)
-            except psycopg.Error as error:
-                if is_transient(error):
+            except (psycopg.Error, UsageError) as error:
+                if _ends_the_pass(current, error):
                     raise
                 reason = current.fail(pair.symbol, error)
                 current.log.error("tickers.failed", f"Failed to update ticker for {pair.symbol}: {reason}")
     return found
+
+
+def _ends_the_pass(current: Pass, error: psycopg.Error | UsageError) -> bool:
+    """Whether it isn't one pair's failure: the database's own, a missing table or right, or a time that was asked for."""
+    if isinstance(error, UsageError):
+        return current.lock is None
+    return explain(error) is not None
