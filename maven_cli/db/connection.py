@@ -30,7 +30,7 @@ def connect(url: str, purpose: str = "") -> psycopg.Connection:
     except psycopg.ProgrammingError:
         raise ConfigurationError("MAVEN_DATABASE_URL is not a valid PostgreSQL URL") from None
     try:
-        return psycopg.connect(
+        conn = psycopg.connect(
             url,
             autocommit=True,
             prepare_threshold=None,
@@ -38,10 +38,15 @@ def connect(url: str, purpose: str = "") -> psycopg.Connection:
             keepalives_idle=10,
             keepalives_interval=5,
             keepalives_count=3,
+            # Keepalives don't see a link that is cut under an unanswered statement; TCP would wait a quarter of an hour.
+            tcp_user_timeout=25_000,
             application_name=f"maven {purpose}".strip(),
         )
     except psycopg.Error as error:
         raise explain_connect(error, target(url)) from None
+    # Whatever the database's default is: a work transaction must see what was committed before it got its lock.
+    conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    return conn
 
 
 @contextmanager
@@ -83,4 +88,5 @@ def database_now(conn: psycopg.Connection) -> datetime:
 
 def redact(text: str) -> str:
     """The text without anything that looks like a URL's password."""
-    return re.sub(r"(://[^:/@\s]*):[^@\s]+@", r"\1:***@", text)
+    text = re.sub(r"(://[^:/@\s]*):\S+@", r"\1:***@", text)
+    return re.sub(r"(?i)(password=)('[^']*'|[^&\s]+)", r"\1***", text)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 import psycopg
@@ -72,8 +72,10 @@ class PassLock:
     def release(self) -> None:
         """Ends the lock's transaction, and the connection."""
         self._done.set()
-        with self._mutex:
-            self._conn.close()
+        with self._mutex, suppress(psycopg.Error):
+            # A closed connection frees the lock some time later; the next pass may start at once.
+            self._conn.execute("ROLLBACK")
+        self._conn.close()
         self._thread.join(timeout=HEARTBEAT)
 
 
