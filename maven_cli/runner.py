@@ -29,7 +29,7 @@ from maven_cli.db.connection import connect, database_now, redact
 from maven_cli.db.failures import explain
 from maven_cli.db.locks import PassLock, pass_lock, work_lock
 from maven_cli.db.revision import check_revision
-from maven_cli.errors import LockHeldError, MavenError, StoppedError, UsageError
+from maven_cli.errors import LockHeldError, MavenError, StoppedError, TryLaterError, UsageError
 from maven_cli.logs import WorkerLog
 from maven_cli.settings import Settings
 from maven_cli.times import iso
@@ -77,28 +77,37 @@ class Services(Protocol):
     def redis_url(self) -> str: ...
 
 
+class InterruptedPassError(StoppedError):
+    """Stopped by Ctrl-C."""
+
+    exit_code = 130
+
+
 class Stop:
     """Turns SIGTERM and SIGINT into an orderly end: cancel what runs, then raise at the next check."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self.connections: list[psycopg.Connection] = []
+        self._canceller: threading.Thread | None = None
 
     def check(self) -> None:
         """Raises StoppedError once a signal has arrived."""
         if self.signal is not None:
-            raise StoppedError(
-                f"stopped by {signal.Signals(self.signal).name}; the next pass goes on from here"
-            )
+            kind = InterruptedPassError if self.signal == signal.SIGINT else StoppedError
+            raise kind(f"stopped by {signal.Signals(self.signal).name}; the next pass goes on from here")
 
-    @property
-    def exit_code(self) -> int:
-        return 128 + (self.signal or signal.SIGTERM)
+    def settle(self, conn: psycopg.Connection) -> None:
+        """Waits for a cancellation that is under way, so that it doesn't hit what `conn` does next."""
+        self.connections.remove(conn)
+        if self._canceller is not None:
+            self._canceller.join()
 
     def _arrived(self, number: int, _frame: object) -> None:
         self.signal = number
         # From a thread: a handler runs between two bytecodes of whatever is waiting for that very connection.
-        threading.Thread(target=self._cancel, daemon=True).start()
+        self._canceller = threading.Thread(target=self._cancel, daemon=True)
+        self._canceller.start()
 
     def _cancel(self) -> None:
         for conn in list(self.connections):
@@ -253,24 +262,33 @@ def run(
             status, error = "skipped", str(held)
             log.warning("pass.skipped", SKIPPED)
             return Outcome("skipped", LockHeldError.exit_code, None)
-        except StoppedError as stopped:
-            status, error = "stopped", str(stopped)
-            raise
-        except MavenError as failure:
-            error = str(failure)
-            raise
-        except psycopg.Error as failure:
-            stopper.check()
-            known = explain(failure)
-            error = str(known or failure)
-            if known is None:
+        except Exception as failure:
+            known = _meaning(failure, stopper)
+            status = "error"
+            if isinstance(known, StoppedError):
+                status = "stopped"
+            elif isinstance(known, TryLaterError):
+                status = "skipped"
+            error = str(known) if isinstance(known, MavenError) else f"{type(known).__name__}: {known}"
+            if known is failure:
                 raise
             raise known from failure
         finally:
+            stopper.settle(conn)
             if record and not dry_run:
                 _record(services, conn, worker, current, started_at, started, status, error, data)
-            stopper.connections.remove(conn)
             conn.close()
+
+
+def _meaning(failure: Exception, stopper: Stop) -> Exception:
+    """What a PostgreSQL error means; any other error is its own meaning."""
+    if not isinstance(failure, psycopg.Error):
+        return failure
+    try:
+        stopper.check()
+    except StoppedError as stopped:
+        return stopped
+    return explain(failure) or failure
 
 
 def _record(
