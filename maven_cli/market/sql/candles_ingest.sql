@@ -1,6 +1,7 @@
 -- Finds the trades that became visible since the last ingest, marks the closed hours they fall into, starts pairs that
 -- trade for the first time, and remembers what this very statement could see. Taken after the read, that snapshot would
 -- lose what committed in between; one statement has one snapshot.
+-- A pair's first trade may also be an old one that was moved to it: that shows in its mark alone.
 -- xid < xmax: rows of another cluster (a restore) carry foreign ids and wait for no one.
 WITH seen AS MATERIALIZED (
     SELECT t.trading_pair_id, date_bin('1 hour', t.executed_at, '2001-01-01Z') AS hour, min(t.executed_at) AS first,
@@ -18,7 +19,9 @@ WITH seen AS MATERIALIZED (
 ), born AS (
     INSERT INTO candle_progress (trading_pair_id, closed_until)
     SELECT s.trading_pair_id, date_bin('1 minute', least(min(s.first), %(as_of)s), '2001-01-01Z')
-      FROM seen s
+      FROM (SELECT trading_pair_id, first FROM seen
+            UNION ALL
+            SELECT m.trading_pair_id, m.from_at FROM candle_marks m JOIN trading_pairs p ON p.id = m.trading_pair_id) s
      WHERE NOT EXISTS (SELECT FROM candle_progress g WHERE g.trading_pair_id = s.trading_pair_id)
      GROUP BY s.trading_pair_id
     RETURNING 1
