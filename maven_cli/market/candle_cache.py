@@ -27,8 +27,8 @@ PAIRS_AT_ONCE = 200
 def refresh(current: Pass, pairs: Sequence[TradingPair], intervals: Sequence[Interval]) -> int:
     """Writes the newest candles of each pair. Returns how many keys were written.
 
-    A pair that is behind keeps its old value until that expires: an empty window would claim that nobody traded. Raises
-    RedisDownError.
+    A pair that is behind keeps its old value until that expires: an empty window would claim that nobody traded. One whose
+    trades are all gone, or lie in the future, gets a value without candles. Raises RedisDownError.
     """
     settings = current.settings
     written = 0
@@ -94,8 +94,7 @@ def _values(
                 as_of,
                 keep,
             )
-            if newest:
-                values.append((key(interval, pair.id), payload(pair, interval, newest, as_of)))
+            values.append((key(interval, pair.id), payload(pair, interval, newest, as_of)))
     return values
 
 
