@@ -20,12 +20,11 @@ from typing import Any
 
 import psycopg
 
-from maven_cli.db.failures import is_transient
 from maven_cli.errors import UsageError
 from maven_cli.intervals import MINUTE, Interval
 from maven_cli.market import candles
 from maven_cli.market.pairs import TradingPair, all_pairs, resolve_pairs
-from maven_cli.passes.candles import LABEL, MARKS_AT_ONCE, WAIT_MS
+from maven_cli.passes.candles import LABEL, MARKS_AT_ONCE, WAIT_MS, each_alone
 from maven_cli.runner import Outcome, Pass, Services, Worker, run
 
 WORKER = Worker("candles", LABEL, "candles:backfill")
@@ -161,25 +160,16 @@ def _job(
 ) -> None:
     failed: set[int] = set()
 
-    def attempt(some: Sequence[int], step: Callable[[Sequence[int]], candles.Changes]) -> None:
-        try:
-            step(some)
-        except psycopg.Error as error:
-            if is_transient(error):
-                raise
-            if len(some) > 1:
-                attempt(some[: len(some) // 2], step)
-                attempt(some[len(some) // 2 :], step)
-                return
-            failed.add(some[0])
-            with work.lock:
-                work.failed.add(some[0])
-                reason = current.fail(names[some[0]].symbol, error)
-            current.log.error("candles.failed", f"Failed to backfill {names[some[0]].symbol}: {reason}")
+    def fail(pair: int, error: psycopg.Error) -> None:
+        failed.add(pair)
+        with work.lock:
+            work.failed.add(pair)
+            reason = current.fail(names[pair].symbol, error)
+        current.log.error("candles.failed", f"Failed to backfill {names[pair].symbol}: {reason}")
 
     span = timedelta(days=1)
 
-    def close(some: Sequence[int]) -> candles.Changes:
+    def close(some: Sequence[int]) -> None:
         with current.transaction(candles.WRITE_KEY, conn=conn, wait_ms=WAIT_MS, shared=True):
             candles.lock_pairs(conn, some)
             before = candles.behind(conn, until, some)
@@ -188,25 +178,28 @@ def _job(
         work.add(
             sum((after.get(item.pair, until) - item.closed_until for item in before), timedelta(0)), changes
         )
-        return changes
 
-    def correct(some: Sequence[int]) -> candles.Changes:
+    def correct(some: Sequence[int]) -> None:
         with current.transaction(candles.WRITE_KEY, conn=conn, wait_ms=WAIT_MS, shared=True):
             candles.lock_pairs(conn, some)
             changes = candles.correct(conn, candles.marks(conn, MARKS_AT_ONCE, some), span)
         work.add(timedelta(0), changes)
-        return changes
 
-    while lagging := [item.pair for item in candles.behind(conn, until, pairs) if item.pair not in failed]:
-        started = time.monotonic()
-        attempt(lagging[:PAIRS_AT_ONCE], close)
-        span = _paced(span, time.monotonic() - started)
+    # Corrections first: a window that closes over a wrong one would have to be closed again.
     while marked := [pair for pair in candles.marked_pairs(conn, pairs) if pair not in failed]:
         started = time.monotonic()
-        attempt(marked[:PAIRS_AT_ONCE], correct)
+        each_alone(marked[:PAIRS_AT_ONCE], correct, fail)
+        span = _paced(span, time.monotonic() - started)
+    while lagging := [item.pair for item in candles.behind(conn, until, pairs) if item.pair not in failed]:
+        started = time.monotonic()
+        each_alone(lagging[:PAIRS_AT_ONCE], close, fail)
         span = _paced(span, time.monotonic() - started)
     if interval is not None:
-        _one_interval(current, conn, pairs, interval, bounds, work)
+        for pair in pairs:
+            if pair not in failed:
+                each_alone(
+                    [pair], lambda some: _one_interval(current, conn, some, interval, bounds, work), fail
+                )
 
 
 def _one_interval(

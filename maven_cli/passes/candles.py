@@ -8,7 +8,8 @@
 4. Write the newest candles to Redis: all nine intervals in the 1m pass, its own in the others.
 
 Each transaction is bounded (MAVEN_CANDLE_CHUNK), and so is the pass (MAVEN_CANDLE_BUDGET); what is left is found again
-from the same data.
+from the same data. While there is something to close, corrections take half of the budget at most: after a restore
+everything is marked, and the market doesn't wait for that.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from maven_cli.market.candle_cache import refresh
 from maven_cli.market.pairs import all_pairs, resolve_pairs
 from maven_cli.runner import Outcome, Pass, Services, Worker, run
 
+Step = Callable[[Sequence[int]], None]
+Failed = Callable[[int, psycopg.Error], None]
 LABEL = "CandleGenerationWorker"
 # How long a pass of one interval waits for another interval's transaction to end.
 WAIT_MS = 20_000
@@ -62,6 +65,24 @@ def generate(
     )
 
 
+def each_alone(pairs: Sequence[int], step: Step, failed: Failed) -> None:
+    """Does a step for many pairs in one transaction; when that fails, halves until the bad pair stands alone.
+
+    What isn't the pair's fault (a lost connection, a lock timeout) is raised.
+    """
+    try:
+        step(pairs)
+    except psycopg.Error as error:
+        if is_transient(error):
+            raise
+        if len(pairs) == 1:
+            failed(pairs[0], error)
+            return
+        middle = len(pairs) // 2
+        each_alone(pairs[:middle], step, failed)
+        each_alone(pairs[middle:], step, failed)
+
+
 def _body(current: Pass, interval: Interval, symbols: Sequence[str]) -> dict[str, Any]:
     log = current.log
     log.debug("candles.start", f"Starting {interval.name} candle generation...")
@@ -75,29 +96,20 @@ def _body(current: Pass, interval: Interval, symbols: Sequence[str]) -> dict[str
     changes = candles.Changes()
     failed: set[int] = set()
 
+    def fail(pair: int, error: psycopg.Error) -> None:
+        failed.add(pair)
+        reason = current.fail(names[pair], error)
+        log.error("candles.failed", f"Failed to generate {interval.name} candle for {names[pair]}: {reason}")
+
     def attempt(pairs: Sequence[int], step: Callable[[Sequence[int]], candles.Changes]) -> None:
-        """Does a step for many pairs in one transaction; when that fails, halves until the bad pair stands alone."""
-        try:
-            changes.merge(step(pairs))
-        except psycopg.Error as error:
-            if is_transient(error):
-                raise
-            if len(pairs) == 1:
-                failed.add(pairs[0])
-                reason = current.fail(names[pairs[0]], error)
-                log.error(
-                    "candles.failed",
-                    f"Failed to generate {interval.name} candle for {names[pairs[0]]}: {reason}",
-                )
-                return
-            middle = len(pairs) // 2
-            attempt(pairs[:middle], step)
-            attempt(pairs[middle:], step)
+        each_alone(pairs, lambda some: changes.merge(step(some)), fail)
 
     with current.transaction(candles.WRITE_KEY, wait_ms=WAIT_MS) as conn:
         ingested = candles.ingest(conn, current.as_of)
-    _correct_marks(current, only, attempt, failed)
-    _close_windows(current, until, only, attempt, failed)
+    budget = current.settings.candle_budget
+    _correct_marks(current, only, attempt, failed, budget / 2)
+    _close_windows(current, until, only, attempt, failed, budget)
+    _correct_marks(current, only, attempt, failed, budget)
     if not current.dry_run:
         wanted = list(INTERVALS.values()) if interval.name == "1m" else [interval]
         refresh(current, selected, wanted)
@@ -128,11 +140,9 @@ def _body(current: Pass, interval: Interval, symbols: Sequence[str]) -> dict[str
 Attempt = Callable[[Sequence[int], Callable[[Sequence[int]], candles.Changes]], None]
 
 
-def _out_of_time(current: Pass) -> bool:
-    return current.elapsed() > current.settings.candle_budget
-
-
-def _correct_marks(current: Pass, only: Sequence[int] | None, attempt: Attempt, failed: set[int]) -> None:
+def _correct_marks(
+    current: Pass, only: Sequence[int] | None, attempt: Attempt, failed: set[int], budget: timedelta
+) -> None:
     """Works the marks off, oldest first. A pair that fails keeps its marks, and doesn't stand before the others."""
 
     def step(pairs: Sequence[int]) -> candles.Changes:
@@ -140,7 +150,7 @@ def _correct_marks(current: Pass, only: Sequence[int] | None, attempt: Attempt, 
             found = candles.marks(conn, MARKS_AT_ONCE, pairs)
             return candles.correct(conn, found, current.settings.candle_chunk)
 
-    while not _out_of_time(current):
+    while current.elapsed() < budget:
         marked = [pair for pair in candles.marked_pairs(current.conn, only) if pair not in failed]
         if not marked:
             return
@@ -148,7 +158,12 @@ def _correct_marks(current: Pass, only: Sequence[int] | None, attempt: Attempt, 
 
 
 def _close_windows(
-    current: Pass, until: datetime, only: Sequence[int] | None, attempt: Attempt, failed: set[int]
+    current: Pass,
+    until: datetime,
+    only: Sequence[int] | None,
+    attempt: Attempt,
+    failed: set[int],
+    budget: timedelta,
 ) -> None:
     """Closes what has ended, the pairs that are furthest behind first."""
 
@@ -157,7 +172,7 @@ def _close_windows(
             frontiers = candles.behind(conn, until, pairs)
             return candles.close(conn, frontiers, until, current.settings.candle_chunk)
 
-    while not _out_of_time(current):
+    while current.elapsed() < budget:
         lagging = [item for item in candles.behind(current.conn, until, only) if item.pair not in failed]
         if not lagging:
             return
