@@ -57,7 +57,7 @@ def dashboard(
     width, height = out.width, out.height
     lines = [_header(width, now, trades)]
     # On a low screen the quieter pairs and then the workers make room for the chart.
-    run_lines = _run_lines(runs, now, width)
+    run_lines = _run_lines(out, runs, now)
     most = max(2, height - 1 - len(run_lines) - _LEAST_CHART)
     lines += _ticker_lines(out, rows, courses)[:most]
     lines += run_lines
@@ -96,20 +96,23 @@ def _ticker_lines(out: Console, rows: Sequence[Row], courses: dict[str, list[Dec
     return list(table_lines(fields, rows, out.width))
 
 
-def _run_lines(runs: Sequence[Run], now: datetime, width: int) -> list[Text]:
-    """Each worker's last run, as many side by side as fit."""
-    styles = {"success": "green", "skipped": "yellow", "partial": "yellow"}
+def _run_lines(out: Console, runs: Sequence[Run], now: datetime) -> list[Text]:
+    """Each worker's last run, as many side by side as fit; the outcome is a tick, or the word when it isn't success."""
+    tick = "✓" if is_unicode(out) else "ok"
     lines: list[Text] = []
     for run in runs:
+        good = run.outcome == "success"
         cell = Text.assemble(
+            (f"{tick} ", "green") if good else "",
             (run.scope, "bold"),
-            " ",
-            (run.outcome, styles.get(run.outcome, "red")),
+            ""
+            if good
+            else (f" {run.outcome}", "yellow" if run.outcome in ("skipped", "partial") else "bold red"),
             f" {run.duration_ms} ms",
-            (f" {short_age(now - run.started_at)} ago, run {run.runs}", "dim"),
+            (f" {short_age(now - run.started_at)} ago", "dim"),
         )
-        if lines and lines[-1].cell_len + 3 + cell.cell_len <= width:
-            lines[-1].append(" · ", "dim").append_text(cell)
+        if lines and lines[-1].cell_len + 3 + cell.cell_len <= out.width:
+            lines[-1].append("   ").append_text(cell)
         else:
             lines.append(cell)
     return lines

@@ -234,14 +234,11 @@ def candle_fields(
         return shown
 
     def state(candle: Candle) -> Text:
-        words = []
         if not candle.closed:
-            words.append("running" if end(candle.start) > now else "not closed yet")
-        if candle.empty:
-            words.append("no trades")
-        if candle.revision:
-            words.append(f"revision {candle.revision}")
-        return Text(", ".join(words), "dim")
+            return Text("running" if end(candle.start) > now else "not closed", "yellow")
+        return Text(
+            "no trades" if candle.empty else f"revised {candle.revision}×" if candle.revision else "", "dim"
+        )
 
     def change(candle: Candle) -> Text | str:
         return Text() if candle.empty else _percent((candle.close - candle.open) * 100 / candle.open)
@@ -258,7 +255,7 @@ def candle_fields(
         number("high", "High", 2, price("high")),
         number("low", "Low", 2, price("low")),
         number("close", "Close", 0, price("close")),
-        number("base_volume", "Volume", 3, volume("base_volume")),
+        number("base_volume", "Volume", 4, volume("base_volume")),
         number("quote_volume", "Turnover", 6, volume("quote_volume")),
         number("trade_count", "Trades", 5, lambda c: Text(f"{c.trade_count:,}", "dim" if c.empty else "")),
         *(
@@ -266,7 +263,7 @@ def candle_fields(
             for key in ("first_trade_id", "last_trade_id", "revision", "closed", "empty")
         ),
         Field("", "Change", 7, None, change),
-        Field("", "", 4, None, state, right=False),
+        Field("", "", 3, None, state, right=False),
     ]
 
 

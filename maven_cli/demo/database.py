@@ -79,13 +79,14 @@ def _keys(pairs: Sequence[TradingPair]) -> list[str]:
 
 def insert(conn: psycopg.Connection, trades: Sequence[tuple[TradingPair, Sequence[Trade]]]) -> int:
     """Adds trades, all or none. Returns how many."""
-    count = 0
     statement = "COPY trades (trading_pair_id, id, executed_at, price, quantity, side) FROM STDIN"
     with conn.transaction(), conn.cursor() as cursor, cursor.copy(statement) as copy:
         for pair, some in trades:
-            for trade in some:
-                copy.write_row(
-                    (pair.id, trade.id, trade.executed_at, trade.price, trade.quantity, trade.side)
-                )
-            count += len(some)
-    return count
+            for at in range(0, len(some), 1000):
+                # One string for many rows: write_row would take most of the demo's time.
+                copy.write("".join(_line(pair, trade) for trade in some[at : at + 1000]))
+    return sum(len(some) for _, some in trades)
+
+
+def _line(pair: TradingPair, trade: Trade) -> str:
+    return f"{pair.id}\t{trade.id}\t{trade.executed_at.isoformat()}\t{trade.price}\t{trade.quantity}\t{trade.side}\n"
