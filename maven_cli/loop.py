@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import NoReturn, Protocol
 
-from maven_cli.errors import LockHeldError
+from maven_cli.errors import DependencyDownError, LockHeldError
 
 SECOND = 1_000_000_000  # all instants and lengths of the grid are whole nanoseconds
 MINUTE = 60 * SECOND
@@ -97,9 +97,9 @@ class Window:
         newest = grid.newest(now)
         return newest if newest >= self.begin else grid.first(now)
 
-    def owns(self, slot: int) -> bool:
-        """Whether no other loop will run this slot."""
-        return slot >= self.begin and (self.end is None or slot < self.end)
+    def over(self, slot: int) -> bool:
+        """Whether a slot is somebody else's. Only the end counts: a clock set back must not end a loop."""
+        return self.end is not None and slot >= self.end
 
 
 class World(Protocol):
@@ -134,6 +134,8 @@ class Ended:
     timed_out: bool = False
     stopped_by: int | None = None
     """The signal that asked the loop to end meanwhile."""
+    failure: str = ""
+    """Why the pass could not even be started."""
 
 
 def loop(
@@ -167,7 +169,7 @@ def loop(
         # Asked again after every wait, so a clock that was set, or a suspended night, is followed at once.
         if not due <= now < due + grid.step:
             due = following(now)
-        if not window.owns(due) or (give_up is not None and world.elapsed() > give_up):
+        if window.over(due) or (give_up is not None and world.elapsed() > give_up):
             return worst
         if now < due:
             found = world.wait(min((due - now) / SECOND, LONGEST_WAIT))
@@ -223,10 +225,14 @@ def run_forked(body: Callable[[], int], slot: int, world: World, timeout: float 
     """Runs `body` in a child and waits for it; its return value is the child's exit code.
 
     A stopping signal is passed on, and the pass stops at its next item; a second one kills it. So does the timeout:
-    SIGTERM, and SIGKILL five seconds later. Raises OSError when no child can be started.
+    SIGTERM, and SIGKILL five seconds later. A system that has no room for a child now may have it at the next slot.
     """
     started = world.elapsed()
-    pid = _fork(body, timeout)
+    try:
+        pid = _fork(body, timeout)
+    except OSError as error:
+        reason = f"no process could be started: {error.strerror or error}"
+        return Ended(slot, DependencyDownError.exit_code, 0.0, failure=reason)
     asked: Signal | None = None
     asked_at = 0.0
     timed_out = False
@@ -243,11 +249,12 @@ def run_forked(body: Callable[[], int], slot: int, world: World, timeout: float 
         if kill_at is not None and now >= kill_at:
             kill_at = None
             _send(pid, signal.SIGKILL)
-        next_look = min(
-            [now + LONGEST_WAIT, *([started + timeout] if timeout is not None and not timed_out else [])]
-            + ([kill_at] if kill_at is not None else [])
-        )
-        found = world.wait(next_look - now)
+        looks = [now + LONGEST_WAIT]
+        if timeout is not None and not timed_out:
+            looks.append(started + timeout)
+        if kill_at is not None:
+            looks.append(kill_at)
+        found = world.wait(min(looks) - now)
         if found is None:
             continue
         if asked is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import select
 import signal
+import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from importlib import import_module, util
@@ -98,6 +100,8 @@ def every(
         return run(line)
 
     def one_pass(slot: int) -> loop.Ended:
+        if context.json and _reader_gone():
+            raise typer.Exit
         ended = loop.run_forked(body, slot, world, timeout.total_seconds() if timeout else None)
         _tell(" ".join(path), ended, timeout, as_json=context.json)
         return ended
@@ -134,8 +138,9 @@ def _check_pass(words: Sequence[str]) -> list[str]:
         rest = [*context._protected_args, *context.args]
         if not rest:
             raise UsageError(f"name a pass after --, as in: {EXAMPLE}")
-        name, group, rest = group.resolve_command(context, rest)
-        path.append(str(name))
+        _, group, rest = group.resolve_command(context, rest)
+        name = str(group.name)  # what an alias stands for
+        path.append(name)
         if name == "every":
             raise UsageError("every can't run every; name a pass after --")
         if isinstance(group, TyperGroup) and not rest:
@@ -167,13 +172,23 @@ def _preload(path: Sequence[str]) -> None:
             import_module(module)
 
 
+def _reader_gone() -> bool:
+    """Whether nobody will read our documents any more: `maven every … --json | head`."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
 def _tell(name: str, ended: loop.Ended, timeout: timedelta | None, *, as_json: bool) -> None:
-    """Says what a pass that was killed couldn't say itself."""
+    """Says what a pass that was killed, or never began, couldn't say itself."""
     if ended.timed_out and timeout is not None:
         LOG.error("every.timeout", f"{name} took longer than {format_duration(timeout)} and was stopped")
-    if ended.killed_by is None:
+    if ended.killed_by is not None:
+        message = f"{name} was ended by {signal.Signals(ended.killed_by).name}"
+    elif ended.failure:
+        message = f"{name}: {ended.failure}"
+    else:
         return
-    message = f"{name} was ended by {signal.Signals(ended.killed_by).name}"
     LOG.error("every.killed", message)
     if as_json:
         print(document(name, Result(None, None, [ItemError("", message)], "error", ended.code)), flush=True)
