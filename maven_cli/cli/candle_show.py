@@ -47,7 +47,6 @@ def print_table(out: Console, symbol: str, interval: Interval, found: Reading) -
         out.print(f"no candles: {symbol} has no trades there")
         return
     print_rows(out, candle_fields(sample, found.as_of, interval.after), chain(sample, found.candles))
-    _warn(symbol, found)
 
 
 def print_chart(out: Console, symbol: str, interval: Interval, found: Reading) -> None:
@@ -63,7 +62,6 @@ def print_chart(out: Console, symbol: str, interval: Interval, found: Reading) -
         out.print(drawn, no_wrap=True, overflow="crop")
     else:
         print(drawn.plain, file=out.file)
-    _warn(symbol, found)
 
 
 def chart_size(out: Console) -> tuple[int, int]:
@@ -79,11 +77,12 @@ def chart_windows(out: Console) -> int:
     return max(8, chart_size(out)[0] - 14)
 
 
-def _warn(symbol: str, found: Reading) -> None:
+def warn_of_lag(symbol: str, found: Reading) -> None:
+    """Says on stderr that the pair's candles are late, and so unfinished."""
     if found.lag > _LAG and found.closed_until is not None:
         sys.stdout.flush()
         print(
-            f"maven: {symbol} is closed up to {iso(found.closed_until)} only; what follows comes from its trades "
+            f"maven: {symbol} is closed up to {iso(found.closed_until)} only; later windows come from its trades "
             "(is the candles pass running?)",
             file=sys.stderr,
         )

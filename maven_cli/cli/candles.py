@@ -214,5 +214,6 @@ def show(
                 candle_show.print_chart(out, found.symbol, interval, candles)
             else:
                 candle_show.print_table(out, found.symbol, interval, candles)
+            candle_show.warn_of_lag(found.symbol, candles)
     # A year of minutes is printed as it is read, never held: there is no result left to render.
     raise typer.Exit(0)

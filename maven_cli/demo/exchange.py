@@ -140,7 +140,8 @@ class Walk:
         """The trades of [end − length, end), less the pair's silence, in order."""
         start = end - length
         until = end - self.market.silent
-        first = start - (start - _EPOCH) % MINUTE
+        # From a whole hour on, so that runs within the hour show one market, some minutes further on.
+        first = start - (start - _EPOCH) % timedelta(hours=1)
         while first < until:
             for trade in self.minute(first):
                 # Cut, not drawn differently: the minutes in between don't depend on the second at which `end` falls.
