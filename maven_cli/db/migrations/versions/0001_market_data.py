@@ -165,6 +165,9 @@ CREATE TRIGGER maven_trades_truncated BEFORE TRUNCATE ON trades
 def upgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.execute(TABLES)
+    # What FROM CURRENT takes over. Without pg_temp at the end it would come first, and anybody's temporary table of the
+    # right name, with a trigger on it, would run code as the functions' owner.
+    op.execute("SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)")
     op.execute(FUNCTIONS)
 
 
