@@ -90,6 +90,7 @@ class Stop:
         self.signal: int | None = None
         self.connections: list[psycopg.Connection] = []
         self._canceller: threading.Thread | None = None
+        self._settled = threading.Event()
 
     def check(self) -> None:
         """Raises StoppedError once a signal has arrived."""
@@ -98,21 +99,26 @@ class Stop:
             raise kind(f"stopped by {signal.Signals(self.signal).name}; the next pass goes on from here")
 
     def settle(self, conn: psycopg.Connection) -> None:
-        """Waits for a cancellation that is under way, so that it doesn't hit what `conn` does next."""
-        self.connections.remove(conn)
+        """Ends the cancelling, so that it doesn't hit what `conn` does next."""
+        self._settled.set()
         if self._canceller is not None:
             self._canceller.join()
+        self.connections.remove(conn)
 
     def _arrived(self, number: int, _frame: object) -> None:
         self.signal = number
-        # From a thread: a handler runs between two bytecodes of whatever is waiting for that very connection.
-        self._canceller = threading.Thread(target=self._cancel, daemon=True)
-        self._canceller.start()
+        if self._canceller is None:
+            # From a thread: a handler runs between two bytecodes of whatever is waiting for that very connection.
+            self._canceller = threading.Thread(target=self._cancel, daemon=True)
+            self._canceller.start()
 
     def _cancel(self) -> None:
-        for conn in list(self.connections):
-            with suppress(psycopg.Error):
-                conn.cancel_safe(timeout=5)
+        # Again and again: the signal may have come just before a statement was sent.
+        while not self._settled.is_set():
+            for conn in list(self.connections):
+                with suppress(psycopg.Error):
+                    conn.cancel_safe(timeout=5)
+            self._settled.wait(0.5)
 
     @contextmanager
     def installed(self) -> Iterator[Stop]:
@@ -126,6 +132,7 @@ class Stop:
         try:
             yield self
         finally:
+            self._settled.set()
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
