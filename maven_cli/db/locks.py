@@ -89,9 +89,9 @@ def pass_lock(url: str, scope: str) -> Iterator[PassLock]:
             conn.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'")
             if conn.info.server_version >= 170000:
                 conn.execute("SET LOCAL transaction_timeout = 0")
+            # No parameters: with them the statement's portal, and so its snapshot, would stay open behind it.
             row = conn.execute(
-                "SELECT pg_try_advisory_xact_lock(%s, %s), clock_timestamp()",
-                [PASS_NAMESPACE, lock_key(scope)],
+                f"SELECT pg_try_advisory_xact_lock({PASS_NAMESPACE}, {lock_key(scope)}), clock_timestamp()"
             ).fetchone()
         except psycopg.Error as error:
             raise explain(error) or MavenError(str(error)) from error
