@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 from psycopg import errors as pg
 
@@ -86,11 +88,7 @@ def explain_connect(error: psycopg.Error, target: str) -> MavenError:
         return ConfigurationError(
             f"PostgreSQL at {target} has no such database or role; check MAVEN_DATABASE_URL"
         )
-    if (
-        "invalid connection option" in lowered
-        or "invalid uri" in lowered
-        or "invalid integer value" in lowered
-    ):
+    if re.search(r"\binvalid (connection option|uri|integer value|port number|\w+ value)", lowered):
         return ConfigurationError("MAVEN_DATABASE_URL is not a valid PostgreSQL URL")
     reason = text.rsplit("failed: ", 1)[-1]
     return DatabaseDownError(f"PostgreSQL at {target} can't be reached: {reason}")
