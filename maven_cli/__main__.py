@@ -62,7 +62,7 @@ def _failed(args: list[str], message: str, code: int) -> int:
         from maven_cli.cli.output import Result, document
         from maven_cli.runner import ItemError
 
-        path = " ".join(arg for arg in args[:2] if not arg.startswith("-"))
+        path = " ".join([arg for arg in args if not arg.startswith("-")][:2])
         status = "skipped" if code == 75 else "error"
         print(document(path, Result(None, None, [ItemError("", line)], status, code)), flush=True)
     return code
