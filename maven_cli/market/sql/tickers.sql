@@ -9,9 +9,12 @@ WITH pieces AS (
 ), parts AS (
     SELECT trading_pair_id AS pair, max(high) AS high, min(low) AS low, sum(base_volume) AS volume,
            sum(quote_volume) AS quote_volume, sum(trade_count) AS trades
-      FROM pieces p JOIN candles c ON c.interval = p.name AND c.start_at >= p.lo AND c.start_at < p.hi
-     WHERE c.trading_pair_id = ANY (%(pairs)s::bigint[])
-       AND NOT EXISTS (SELECT FROM dirty d
+      FROM pieces p
+     -- OFFSET 0 keeps the planner from joining the pieces with all candles ever: one index range per piece.
+     CROSS JOIN LATERAL (SELECT * FROM candles
+                          WHERE interval = p.name AND start_at >= p.lo AND start_at < p.hi
+                            AND trading_pair_id = ANY (%(pairs)s::bigint[]) OFFSET 0) AS c
+     WHERE NOT EXISTS (SELECT FROM dirty d
                         WHERE d.pair = c.trading_pair_id AND c.start_at >= d.lo AND c.start_at < d.hi)
      GROUP BY trading_pair_id
     UNION ALL
