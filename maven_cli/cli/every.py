@@ -21,6 +21,7 @@ from maven_cli.cli.output import Result, document
 from maven_cli.errors import UsageError
 from maven_cli.logs import WorkerLog, logger
 from maven_cli.runner import ItemError
+from maven_cli.settings import Settings
 from maven_cli.times import format_duration, parse_duration
 
 SHORTEST_STEP = timedelta(milliseconds=100)
@@ -80,9 +81,13 @@ def every(
 
     A slot that comes while a pass runs is skipped. The exit code is the last one of a pass that was neither 0 nor 75.
     """
+    from maven_cli.__main__ import run
+
     _check(step, length, phase, timeout)
-    path = _check_pass(words)
     context = current()
+    # What was said to `every` is meant for its passes.
+    flags = {"json": context.json, "quiet": context.quiet, "verbose": _verbose(context.settings)}
+    path = _check_pass(words, quiet=flags["quiet"], verbose=flags["verbose"])
     grid = loop.Grid(loop.nanoseconds(step), loop.nanoseconds(phase or timedelta(0)))
     world = loop.RealWorld()
     # Before anything that takes time: the window is that of the minute in which cron started us.
@@ -92,17 +97,12 @@ def every(
         _ = context.services.database_url, context.services.redis_url
     _preload(path)
     loop.settle()
-    line = [*words, *_inherited(context.json, context.quiet)]
-
-    def body() -> int:
-        from maven_cli.__main__ import run
-
-        return run(line)
+    line = [*words, *(f"--{name}" for name, given in flags.items() if given)]
 
     def one_pass(slot: int) -> loop.Ended:
         if context.json and _reader_gone():
             raise typer.Exit
-        ended = loop.run_forked(body, slot, world, timeout.total_seconds() if timeout else None)
+        ended = loop.run_forked(lambda: run(line), slot, world, timeout.total_seconds() if timeout else None)
         _tell(" ".join(path), ended, timeout, as_json=context.json)
         return ended
 
@@ -127,7 +127,7 @@ def _check(
             raise UsageError(f"{name} must be longer than 0s")
 
 
-def _check_pass(words: Sequence[str]) -> list[str]:
+def _check_pass(words: Sequence[str], *, quiet: bool = False, verbose: bool = False) -> list[str]:
     """Parses the pass's command line without running it, and returns the command's names."""
     from maven_cli.cli.app import app as root
 
@@ -147,21 +147,13 @@ def _check_pass(words: Sequence[str]) -> list[str]:
             choices = ", ".join(group.list_commands(context))
             raise UsageError(f"name the pass after -- {' '.join(path)}; choose from {choices}")
         context = group.make_context(name, rest, parent=context)
-    own = current()
-    quiet, verbose = (bool(context.params.get(name)) for name in ("quiet", "verbose"))
-    if (quiet or own.quiet) and (verbose or _verbose()):
+    if (quiet or context.params.get("quiet")) and (verbose or context.params.get("verbose")):
         raise UsageError("--quiet and --verbose exclude each other")
     return path
 
 
-def _verbose() -> bool:
-    return logger.isEnabledFor(logging.DEBUG) and current().settings.log_level != "debug"
-
-
-def _inherited(as_json: bool, quiet: bool) -> list[str]:
-    """What was said to `every` is meant for its passes."""
-    flags = (("--json", as_json), ("--quiet", quiet), ("--verbose", _verbose()))
-    return [name for name, given in flags if given]
+def _verbose(settings: Settings) -> bool:
+    return logger.isEnabledFor(logging.DEBUG) and settings.log_level != "debug"
 
 
 def _preload(path: Sequence[str]) -> None:

@@ -312,6 +312,58 @@ def test_the_loop_ends_when_nobody_reads_its_documents(cli: Cli) -> None:
             process.kill()
 
 
+def test_the_loop_itself_has_no_threads_and_no_connections(
+    cli: Cli, conn: psycopg.Connection, blocked: Callable[[], None]
+) -> None:
+    """What makes forking safe. The child has some of both at the same time."""
+
+    def counts(pid: int) -> tuple[int, int]:
+        links = [str(item.readlink()) for item in Path(f"/proc/{pid}/fd").iterdir()]
+        return len(list(Path(f"/proc/{pid}/task").iterdir())), sum(
+            link.startswith("socket:") for link in links
+        )
+
+    with running(cli.start("every", "200ms", "--", "tickers", "update")) as every:
+        wait_for_blocked_pass(conn)
+        threads, sockets = counts(every.child())
+        assert threads > 1
+        assert sockets > 1
+        assert counts(every.process.pid) == (1, 0)
+
+
+PRELOADED = """
+import sys
+from maven_cli import loop
+from maven_cli.__main__ import run
+from maven_cli.cli import every
+path = every._check_pass(sys.argv[1:])
+every._preload(path)
+before = set(sys.modules)
+def body():
+    run(sys.argv[1:])
+    print(sorted(name for name in set(sys.modules) - before if name.startswith(("maven_cli", "redis", "psycopg", "pydantic"))))
+    return 0
+world = loop.RealWorld()
+with world.installed():
+    loop.run_forked(body, 0, world, None)
+"""
+
+
+@pytest.mark.parametrize("line", ["tickers update", "ticker update", "candles gen -i 1m"])
+def test_a_pass_finds_everything_imported(cli: Cli, market: Market, line: str) -> None:
+    market.trade(-timedelta(minutes=5))
+    done = subprocess.run(
+        [sys.executable, "-c", PRELOADED, *line.split()],
+        env=cli.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "Updated 1 tickers" in done.stderr or "1 success" in done.stderr
+    assert done.stdout == "[]\n"
+
+
 FORKED = """
 import signal, sys, time
 from maven_cli import loop
