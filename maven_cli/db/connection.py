@@ -18,8 +18,10 @@ from maven_cli.errors import ConfigurationError
 CONNECT_TIMEOUT = 5  # seconds
 
 
-def connect(url: str, purpose: str = "") -> psycopg.Connection:
+def connect(url: str, purpose: str = "", *, setting: str = "MAVEN_DATABASE_URL") -> psycopg.Connection:
     """An autocommit connection. Raises DatabaseDownError or ConfigurationError, never with the password in it.
+
+    setting: the variable that the URL comes from, for messages.
 
     Sessions aren't configured here: behind a transaction pooler a SET would reach somebody else's statements. SQL
     in this project never depends on the session's time zone, and timeouts are SET LOCAL. Prepared statements are
@@ -28,7 +30,7 @@ def connect(url: str, purpose: str = "") -> psycopg.Connection:
     try:
         conninfo_to_dict(url)
     except psycopg.ProgrammingError:
-        raise ConfigurationError("MAVEN_DATABASE_URL is not a valid PostgreSQL URL") from None
+        raise ConfigurationError(f"{setting} is not a valid PostgreSQL URL") from None
     try:
         conn = psycopg.connect(
             url,
@@ -43,7 +45,7 @@ def connect(url: str, purpose: str = "") -> psycopg.Connection:
             application_name=f"maven {purpose}".strip(),
         )
     except psycopg.Error as error:
-        raise explain_connect(error, target(url)) from None
+        raise explain_connect(error, target(url), setting) from None
     # Whatever the database's default is: a work transaction must see what was committed before it got its lock.
     conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     return conn

@@ -74,21 +74,20 @@ def explain(error: psycopg.Error) -> MavenError | None:
             return None
 
 
-def explain_connect(error: psycopg.Error, target: str) -> MavenError:
-    """Why no connection to `target` (host and database, never the password) could be made."""
+def explain_connect(error: psycopg.Error, target: str, setting: str) -> MavenError:
+    """Why no connection to `target` (host and database, never the password) could be made.
+
+    setting: the variable that holds the URL.
+    """
     text = _first_line(error).removeprefix("connection failed: ")
     lowered = str(error).lower()
-    if (
-        "authentication failed" in lowered
-        or "no password supplied" in lowered
-        or "no pg_hba.conf entry" in lowered
-    ):
-        return ConfigurationError(f"PostgreSQL at {target} refuses the credentials; check MAVEN_DATABASE_URL")
-    if "does not exist" in lowered and ("database" in lowered or "role" in lowered) and "fatal" in lowered:
-        return ConfigurationError(
-            f"PostgreSQL at {target} has no such database or role; check MAVEN_DATABASE_URL"
-        )
-    if re.search(r"\binvalid (connection option|uri|integer value|port number|\w+ value)", lowered):
-        return ConfigurationError("MAVEN_DATABASE_URL is not a valid PostgreSQL URL")
     reason = text.rsplit("failed: ", 1)[-1]
+    if re.search("authentication failed|no password supplied|no pg_hba.conf entry", lowered):
+        return ConfigurationError(f"PostgreSQL at {target} refuses the credentials; check {setting}")
+    if re.search("fatal: +permission denied|not permitted to log in", lowered):
+        return ConfigurationError(f"PostgreSQL at {target} refuses: {reason}; grant it to maven's role")
+    if re.search("fatal: .*(database|role).* does not exist", lowered):
+        return ConfigurationError(f"PostgreSQL at {target} has no such database or role; check {setting}")
+    if re.search(r"\binvalid (connection option|uri|integer value|port number|\w+ value)", lowered):
+        return ConfigurationError(f"{setting} is not a valid PostgreSQL URL")
     return DatabaseDownError(f"PostgreSQL at {target} can't be reached: {reason}")

@@ -82,7 +82,7 @@ class PassLock:
 @contextmanager
 def pass_lock(url: str, scope: str) -> Iterator[PassLock]:
     """Holds the lock of a scope for the length of the block. Raises LockHeldError at once when it is taken."""
-    conn = connect(url, f"lock {scope}")
+    conn = connect(url, f"lock {scope}", setting="MAVEN_LOCK_DATABASE_URL")
     try:
         try:
             conn.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")
