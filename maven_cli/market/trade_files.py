@@ -136,8 +136,8 @@ FIELDS = {
     ),
     "is_buyer_maker": Field(_BOOLEAN_ROWS, _boolean, "true or false"),
 }
-NEEDED = ("trade_id", "price", "quantity")
 MOMENTS = ("executed_at_ms", "executed_at")
+NEEDED = (("trade_id",), MOMENTS, ("price",), ("quantity",))  # one of each
 BINANCE_TITLES = ("id", "price", "qty", "quoteQty", "time", "isBuyerMaker", "isBestMatch")
 _BINANCE_FIELDS = ("trade_id", "price", "quantity", None, "time", "is_buyer_maker", None)
 
@@ -267,11 +267,9 @@ class TradeFile:
         return self._header(titles)
 
     def _header(self, titles: list[str]) -> Layout:
-        known = {*NEEDED, *MOMENTS, "side"}
+        known = ["side", *(name for group in NEEDED for name in group)]
         names = [title.lower() if title.lower() in known else None for title in titles]
-        missing = [name for name in NEEDED if name not in names]
-        if not any(name in names for name in MOMENTS):
-            missing.insert(min(1, len(missing)), " or ".join(MOMENTS))
+        missing = [" or ".join(group) for group in NEEDED if not any(name in names for name in group)]
         if missing:
             hint = next((f"; it is separated by {c!r}, not by commas" for c in ";\t|" if c in titles[0]), "")
             self._refuse(1, f"the header lacks {', '.join(missing)}; it has {_shown(titles)}{hint}")
