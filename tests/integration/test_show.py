@@ -524,6 +524,13 @@ def line_of(stream: IO[bytes], timeout: float = 20) -> str:
     return stream.readline().decode()
 
 
+# Only a controlling terminal turns ^C into SIGINT.
+_ON_CONTROLLING_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    "os.execv(sys.executable, [sys.executable, '-m', 'maven_cli', *sys.argv[1:]])"
+)
+
+
 class Terminal:
     """A process on a terminal of its own, and what it shows."""
 
@@ -572,7 +579,7 @@ def on_terminal(cli: Cli, *args: str, columns: int = 80, lines: int = 24) -> Ite
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-m", "maven_cli", *args],
+        [sys.executable, "-c", _ON_CONTROLLING_TERMINAL, *args],
         # Somebody's exported COLUMNS would be another terminal's.
         env=cli.environment(TERM="xterm-256color", LANG="C.UTF-8", COLUMNS="", LINES=""),
         stdin=slave,
