@@ -153,7 +153,8 @@ def verify(
                 first = max(first, interval.ceil(item.retained_from))
             last = interval.floor(item.hi)
             query = load("market", "candles_verify", window=interval.sql("t.executed_at"))
-            while first < last:
+            while (content := _next_content(conn, item.pair, interval, first, last)) is not None:
+                first = max(first, interval.floor(content))
                 until = min(max(interval.floor(first + SPAN), interval.after(first)), last)
                 rows = conn.execute(
                     query, {"pair": item.pair, "interval": interval.name, "lo": first, "hi": until}
@@ -162,6 +163,22 @@ def verify(
                     yield item.pair, _mismatch(symbols[item.pair], interval, row, pending)
                 first = until
         yield item.pair, None
+
+
+def _next_content(
+    conn: psycopg.Connection, pair: int, interval: Interval, first: datetime, last: datetime
+) -> datetime | None:
+    """Where in [first, last) a pair's next trade or stored candle lies: quiet years are one step."""
+    row = conn.execute(
+        "SELECT least((SELECT min(executed_at) FROM trades WHERE trading_pair_id = %(pair)s"
+        "               AND executed_at >= %(lo)s AND executed_at < %(hi)s),"
+        "             (SELECT min(start_at) FROM candles WHERE trading_pair_id = %(pair)s AND interval = %(interval)s"
+        "               AND start_at >= %(lo)s AND start_at < %(hi)s))",
+        {"pair": pair, "interval": interval.name, "lo": first, "hi": last},
+    ).fetchone()
+    assert row is not None
+    moment: datetime | None = row[0]
+    return moment.astimezone(UTC) if moment is not None else None
 
 
 def _mismatch(
