@@ -213,6 +213,8 @@ PLANS = {
 
 def set_database(conn: psycopg.Connection, **parameters: str) -> None:
     """Changes what new sessions of this test's database start with."""
+    if conn.info.server_version < 160000 and "debug_parallel_query" in parameters:
+        parameters["force_parallel_mode"] = parameters.pop("debug_parallel_query")
     for name, value in parameters.items():
         conn.execute(
             sql.SQL("ALTER DATABASE {} SET {} TO {}").format(
