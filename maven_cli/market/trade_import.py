@@ -24,6 +24,7 @@ from maven_cli.errors import StoppedError, UsageError
 from maven_cli.market.pairs import TradingPair, add_pair, resolve_pairs
 from maven_cli.market.trade_files import MICROSECONDS_FROM, Layout, TradeFile, refusal
 from maven_cli.numbers import plain
+from maven_cli.runner import InterruptedPassError
 from maven_cli.times import iso
 
 _TYPES = {
@@ -77,10 +78,10 @@ def import_trades(
     """Reads the file to its end and commits, or rolls back and raises.
 
     dry_run does everything but commit. Raises UsageError for an unknown pair, for a line that isn't a trade or is below
-    the pair's retention line, and for an id that belongs to another trade; StoppedError after SIGTERM.
+    the pair's retention line, and for an id that belongs to another trade; StoppedError after Ctrl-C or SIGTERM.
     """
     started = time.monotonic()
-    with _stoppable(), conn.transaction(force_rollback=dry_run):
+    with conn.transaction(force_rollback=dry_run), _stoppable():
         # READ COMMITTED: trades that another import commits meanwhile are found and compared, whatever the default is.
         conn.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
         for name in _timeouts(conn):
@@ -223,7 +224,10 @@ def _terminate(_signal: int, _frame: object) -> None:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM inside the block ends it like Ctrl-C does: also while a pipe is being waited for."""
+    """Ctrl-C and SIGTERM end the block with a StoppedError, also while a pipe is being waited for.
+
+    Stands inside the transaction: of a signal during the commit nobody can say that nothing was imported.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -232,5 +236,7 @@ def _stoppable() -> Iterator[None]:
         yield
     except _Terminated:
         raise StoppedError("stopped by SIGTERM; nothing was imported") from None
+    except KeyboardInterrupt:
+        raise InterruptedPassError("stopped by SIGINT; nothing was imported") from None
     finally:
         signal.signal(signal.SIGTERM, previous)
