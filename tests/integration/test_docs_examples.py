@@ -151,9 +151,15 @@ def masked(line: str, *, numbers: bool) -> str:
 
 
 def missing_lines(shown: str, printed: str, *, numbers: bool) -> list[str]:
-    """Which lines of the documentation weren't printed, in this order."""
+    """Which lines of the documentation weren't printed, in this order. Lines that are alike need to come only once."""
     rest = iter([masked(line, numbers=numbers) for line in printed.splitlines()])
-    return [line for line in shown.splitlines() if masked(line, numbers=numbers) not in rest]
+    missing, last = [], ""
+    for line in shown.splitlines():
+        wanted = masked(line, numbers=numbers)
+        if wanted != last and wanted not in rest:
+            missing.append(line)
+        last = wanted
+    return missing
 
 
 def shape(value: Any) -> Any:
@@ -316,6 +322,11 @@ def test_a_line_that_was_not_printed_is_found() -> None:
     assert missing_lines("a 2\nc 3\n", printed, numbers=False) == ["a 2", "c 3"]
     assert missing_lines("c 3\na 1\n", printed, numbers=False) == ["a 1"]
     assert missing_lines("a 9\n", printed, numbers=True) == []
+    # A loop on a busy machine may skip a slot.
+    assert (
+        missing_lines("b 1ms 2026-01-31T00:00:00.5Z\nb 2ms 2026-01-31T00:00:01.5Z\n", printed, numbers=False)
+        == []
+    )
 
 
 @pytest.mark.parametrize(
