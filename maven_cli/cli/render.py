@@ -237,7 +237,7 @@ def candle_fields(
         if not candle.closed:
             return Text("running" if end(candle.start) > now else "not closed", "yellow")
         return Text(
-            "no trades" if candle.empty else f"revised {candle.revision}×" if candle.revision else "", "dim"
+            "no trades" if candle.empty else f"revision {candle.revision}" if candle.revision else "", "dim"
         )
 
     def change(candle: Candle) -> Text | str:
@@ -275,7 +275,7 @@ def color(difference: Decimal) -> str:
 def short_age(age: timedelta | None) -> str:
     """``3s``, ``5m``, ``2h``, ``4d``."""
     if age is None:
-        return "–"
+        return "-"
     seconds = max(0, int(age.total_seconds()))
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= 2 * size:

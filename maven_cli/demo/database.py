@@ -16,7 +16,7 @@ from maven_cli.demo.exchange import Market, Trade
 from maven_cli.errors import UsageError
 from maven_cli.intervals import INTERVALS
 from maven_cli.market import candle_cache, tickers
-from maven_cli.market.pairs import TradingPair, add_pair, all_pairs, set_status
+from maven_cli.market.pairs import TradingPair, add_pair, all_pairs, resolve_pairs, set_status
 
 MARK = "MAVEN-DEMO"
 MARK_KEY = "maven:demo"
@@ -59,7 +59,8 @@ def clear(
     wanted = {market.symbol for market in markets}
     with conn.transaction():
         conn.execute("INSERT INTO assets (symbol) VALUES (%s) ON CONFLICT DO NOTHING", [MARK])
-        pairs = [add_pair(conn, market.symbol) for market in markets]
+        for market in markets:
+            add_pair(conn, market.symbol)
         all_ours = [pair for pair in all_pairs(conn) if pair.symbol in every]
         check_cache(client, all_ours)
         for table in _TABLES:
@@ -69,7 +70,7 @@ def clear(
         for pair in all_ours:
             set_status(conn, pair.symbol, "ACTIVE" if pair.symbol in wanted else "HALTED")
     client.delete(*_keys(all_ours))
-    return pairs
+    return resolve_pairs(conn, [market.symbol for market in markets])
 
 
 def _keys(pairs: Sequence[TradingPair]) -> list[str]:
