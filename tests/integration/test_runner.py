@@ -227,6 +227,22 @@ def test_the_lock_s_transaction_holds_no_snapshot_and_times_out_without_its_hear
         lock.verify()
 
 
+def test_the_lock_is_free_before_its_connection_closes(
+    services: TestServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL notices a closed connection some time later, and the next pass may start at once."""
+    free: list[bool] = []
+    with pass_lock(services.lock_url, "tickers") as lock:
+        close = lock._conn.close
+
+        def look() -> None:
+            free.append(lock_is_free(services.lock_url, "tickers"))
+            close()
+
+        monkeypatch.setattr(lock._conn, "close", look)
+    assert free[0]
+
+
 def test_e10_the_heartbeat_keeps_a_lock_and_without_it_postgresql_frees_it(
     services: TestServices, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
