@@ -65,8 +65,12 @@ def gaps(
     found: list[Gap] = []
     frontier: dict[int, datetime] = {}
     now = MINUTE.floor(end)
+    # A pair that no pass has met yet is behind from its first trade on.
     for pair, closed in conn.execute(
-        "SELECT trading_pair_id, closed_until FROM candle_progress WHERE trading_pair_id = ANY (%s)",
+        "SELECT * FROM (SELECT p.id, coalesce(g.closed_until, (SELECT min(executed_at) FROM trades t"
+        "    WHERE t.trading_pair_id = p.id AND t.executed_at >= coalesce(p.trades_retained_from, '-infinity'))) AS closed"
+        "  FROM trading_pairs p LEFT JOIN candle_progress g ON g.trading_pair_id = p.id WHERE p.id = ANY (%s)) f"
+        " WHERE closed IS NOT NULL ORDER BY 1",
         [list(names)],
     ):
         frontier[pair] = closed.astimezone(UTC)

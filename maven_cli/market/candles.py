@@ -254,10 +254,13 @@ def closed_ranges(
     rows = conn.execute(
         "SELECT g.trading_pair_id, g.closed_until, p.trades_retained_from,"
         "       least((SELECT min(executed_at) FROM trades t WHERE t.trading_pair_id = p.id),"
-        "             (SELECT min(start_at) FROM candles c WHERE c.trading_pair_id = p.id AND c.interval = '1m'))"
+        # All nine: a candle that somebody made by hand has none below it.
+        "             (SELECT min(c.start_at) FROM unnest(%s::text[]) AS i (name) CROSS JOIN LATERAL"
+        "               (SELECT start_at FROM candles c WHERE c.trading_pair_id = p.id AND c.interval = i.name"
+        "                 ORDER BY start_at LIMIT 1) AS c))"
         "  FROM candle_progress g JOIN trading_pairs p ON p.id = g.trading_pair_id"
         " WHERE p.id = ANY (%s) ORDER BY p.id",
-        [list(pairs)],
+        [list(INTERVALS), list(pairs)],
     )
     found = []
     for pair, closed_until, retained_from, first in rows:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import psycopg
+
 from maven_cli.intervals import INTERVALS, Interval
 from maven_cli.market import candles
 from maven_cli.market.candle_check import Gap, Mismatch, gaps, verify
 from maven_cli.market.pairs import all_pairs, resolve_pairs
-from maven_cli.passes.candles import LABEL, MARKS_AT_ONCE, WAIT_MS
+from maven_cli.passes.candles import LABEL, MARKS_AT_ONCE, WAIT_MS, each_alone
 from maven_cli.runner import Outcome, Pass, Services, Worker, run
 
 WORKER = Worker("candles", LABEL, "candles:verify")
@@ -77,7 +79,8 @@ def check(
                     if len(wrong) < LISTED:
                         wrong.append(mismatch)
                     merge_into(ranges.setdefault(pair, []), mismatch.start, mismatch.end)
-        repaired = _repair(current, ranges).total if repair and ranges else 0
+        symbols = {pair.id: pair.symbol for pair in selected}
+        repaired = _repair(current, symbols, ranges).total if repair and ranges else 0
         return {
             "pairs": len(selected),
             "count": count,
@@ -97,15 +100,31 @@ def merge_into(ranges: list[tuple[datetime, datetime]], lo: datetime, hi: dateti
         ranges.append((lo, hi))
 
 
-def _repair(current: Pass, ranges: dict[int, list[tuple[datetime, datetime]]]) -> candles.Changes:
-    """Marks what differs, in one transaction, and works the marks off: a kill in between leaves them to the next pass."""
+def _repair(
+    current: Pass, symbols: dict[int, str], ranges: dict[int, list[tuple[datetime, datetime]]]
+) -> candles.Changes:
+    """Marks what differs, in one transaction, and works the marks off: a kill in between leaves them to the next pass.
+
+    A pair that fails is an error of its own, and keeps its marks.
+    """
     changes = candles.Changes()
+    failed: set[int] = set()
+
+    def fail(pair: int, error: psycopg.Error) -> None:
+        failed.add(pair)
+        reason = current.fail(symbols[pair], error)
+        current.log.error("candles.failed", f"Failed to repair {symbols[pair]}: {reason}")
+
+    def correct(some: Sequence[int]) -> None:
+        with current.transaction(candles.WRITE_KEY, wait_ms=WAIT_MS) as conn:
+            marks = candles.marks(conn, MARKS_AT_ONCE, some)
+            found = candles.correct(conn, marks, current.settings.candle_chunk)
+        changes.merge(found)
+
     with current.transaction(candles.WRITE_KEY, wait_ms=WAIT_MS) as conn:
         for pair, found in ranges.items():
             for lo, hi in found:
                 candles.add_mark(conn, pair, lo, hi)
-    while candles.marked_pairs(current.conn, list(ranges)):
-        with current.transaction(candles.WRITE_KEY, wait_ms=WAIT_MS) as conn:
-            marks = candles.marks(conn, MARKS_AT_ONCE, list(ranges))
-            changes.merge(candles.correct(conn, marks, current.settings.candle_chunk))
+    while marked := [pair for pair in candles.marked_pairs(current.conn, list(ranges)) if pair not in failed]:
+        each_alone(marked, correct, fail)
     return changes
