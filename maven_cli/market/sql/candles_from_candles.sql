@@ -16,7 +16,9 @@ WITH work AS MATERIALIZED (
                            c.base_volume, c.quote_volume, c.trade_count, c.first_trade_id, c.last_trade_id
                       FROM work w JOIN candles c
                         ON c.trading_pair_id = w.pair AND c.interval = %(parent)s
-                       AND c.start_at >= w.lo AND c.start_at < w.hi) AS children
+                       AND c.start_at >= w.lo AND c.start_at < w.hi
+                     -- Implied by the join; without it the planner reads all candles ever.
+                     WHERE c.start_at >= %(lowest)s AND c.start_at < %(highest)s) AS children
             WINDOW run AS (PARTITION BY pair ORDER BY child_at)) AS flagged
      GROUP BY pair, start_at
 ), {write}

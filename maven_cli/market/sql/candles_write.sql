@@ -18,6 +18,8 @@ upserted AS (
 ), removed AS (
     DELETE FROM candles c USING work w
      WHERE c.trading_pair_id = w.pair AND c.interval = %(interval)s AND c.start_at >= w.lo AND c.start_at < w.hi
+       -- Implied by the line above; without it the planner reads all candles ever.
+       AND c.start_at >= %(lowest)s AND c.start_at < %(highest)s
        AND NOT EXISTS (SELECT FROM computed n WHERE n.pair = c.trading_pair_id AND n.start_at = c.start_at)
     RETURNING 1
 )
