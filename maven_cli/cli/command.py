@@ -34,8 +34,9 @@ _SHARED = {
 
 @dataclass
 class Shared:
-    """What `maven` itself was told, before the command's name."""
+    """What `maven` itself was told, before the command's name; and which command that was, once it is known."""
 
+    path: str = ""
     json: bool = False
     quiet: bool = False
     verbose: bool = False
@@ -73,13 +74,13 @@ def command(
         def run(
             ctx: typer.Context, *args: Any, json_: bool, quiet: bool, verbose: bool, **kwargs: Any
         ) -> None:
+            shared.path = path = ctx.command_path.partition(" ")[2]
             settings = load_settings()
             json_, quiet, verbose = json_ or shared.json, quiet or shared.quiet, verbose or shared.verbose
             if quiet and verbose:
                 raise UsageError("--quiet and --verbose exclude each other")
             level = "error" if quiet else "debug" if verbose else settings.log_level
             configure(level, settings.log_format)
-            path = ctx.command_path.partition(" ")[2]
             context = Context(path, settings, LazyServices(settings, announce=not quiet), json_, quiet)
             token = _context.set(context)
             try:

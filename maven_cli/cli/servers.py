@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from maven_cli.cli.command import command, current
+from maven_cli.cli.command import command, current, show
 from maven_cli.cli.output import Result
 from maven_cli.errors import UsageError
 
@@ -30,14 +30,21 @@ def up() -> Result:
     def ready(servers: embedded.Servers) -> None:
         import sys
 
-        print(f"MAVEN_DATABASE_URL={services.database_url}", flush=True)
-        print(f"MAVEN_REDIS_URL={services.redis_url}", flush=True)
+        urls = {"MAVEN_DATABASE_URL": services.database_url, "MAVEN_REDIS_URL": services.redis_url}
+        show(
+            current().path,
+            Result(
+                urls,
+                lambda out: out.print("\n".join(f"{name}={url}" for name, url in urls.items()), markup=False),
+            ),
+            as_json=current().json,
+        )
         print(
             f"maven: PostgreSQL and Valkey run under {home}; Ctrl-C stops them", file=sys.stderr, flush=True
         )
 
     embedded.run_foreground(home, ready)
-    return Result({"home": str(home)})
+    raise typer.Exit  # everything was said when the servers were ready
 
 
 @command(app, "down")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import cached_property
 
-from maven_cli.settings import Settings
+from maven_cli.settings import Settings, variable
 
 
 class LazyServices:
@@ -45,7 +45,12 @@ class LazyServices:
                 for name, used in (("PostgreSQL", postgres), ("Valkey", self.settings.redis_url is None))
                 if used
             )
-            print(f"maven: started its own {what} under {home} (no MAVEN_DATABASE_URL set)", file=sys.stderr)
+            unset = " and ".join(
+                variable(name)
+                for name in ("database_url", "redis_url")
+                if getattr(self.settings, name) is None
+            )
+            print(f"maven: started its own {what} under {home} (no {unset} set)", file=sys.stderr)
         if postgres:
             from maven_cli.db.connection import connect
             from maven_cli.db.revision import REVISION, read_revision

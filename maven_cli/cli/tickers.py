@@ -51,7 +51,7 @@ def update(
 
 @command(app, "show")
 def show(
-    pairs: Annotated[list[str] | None, typer.Argument(metavar="[PAIR]...", help="Only these pairs.")] = None,
+    pairs: Annotated[list[str] | None, typer.Argument(metavar="PAIR", help="Only these pairs.")] = None,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Go on showing what changes, until Ctrl-C (which exits 0).")
     ] = False,
