@@ -180,7 +180,9 @@ def _finished(
         )
         print_lines(out, drawn)
         out.print(f"\nDone in {total.total_seconds():.1f} s. Try next:")
-        print_lines(out, Text("\n").join(Text(f"  {line}", "bold") for line in commands))
+        for line in commands:
+            # Never cut, and never broken but by the terminal itself: it is there to be pasted.
+            out.print(Text(f"  {line}", "bold"), soft_wrap=True)
 
     data = {
         "as_of": made.as_of,

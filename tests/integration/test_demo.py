@@ -10,6 +10,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import tempfile
 import termios
 import time
@@ -159,6 +160,16 @@ def test_plain_output_is_plain(own: Cli, home: Path) -> None:
         len(re.findall(r"^(?:Start|Clear|Simulate|Store|Close|Run) .* \d+\.\d\d s$", found.out, re.MULTILINE))
         == 7
     )
+
+
+def test_a_terminal_gets_the_commands_uncut(own: Cli, home: Path) -> None:
+    with on_terminal(own, "demo", "--pairs", "1", columns=40, lines=24) as terminal:
+        terminal.until_ended(120)
+    assert terminal.process.returncode == 0
+    printed = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", terminal.raw).decode()
+    command = f"MAVEN_HOME={home}/demo {sys.executable} -m maven_cli candles verify"
+    assert f"\n  {command}\r\n" in printed
+    assert "\x1b[32m" in terminal.raw.decode()
 
 
 def test_live_is_a_dashboard_until_ctrl_c(own: Cli, home: Path) -> None:
