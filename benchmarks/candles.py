@@ -32,6 +32,8 @@ def one_minute(bench: Bench) -> None:
     """P4. Each round closes another minute; what a step is to write is deleted before it.
 
     Both sides do their database work only, with what every design has to do around it (Redis, locks, records) left out.
+    The usual design commits each pair by itself, and so waits for the disk each time; the same loop in one transaction is
+    shown for scale.
     """
     market = bench.largest()
     with market.connect() as conn, market.connect() as looping:
@@ -72,7 +74,7 @@ def one_minute(bench: Bench) -> None:
                 "P4",
                 f"a minute pair by pair, {what} / at once: {size}",
                 samples.ratio(name, "maven"),
-                at_least=25,
+                at_least=25 if name == "commits" else None,
                 rounds=samples.rounds,
                 spread=(min(ratios), max(ratios)),
                 detail=scale([(name, samples.median(name) * 1000) for name in (name, "maven")]),

