@@ -7,7 +7,15 @@ from typing import Any
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, text
+from sqlalchemy import (
+    CheckConstraint,
+    Connection,
+    DefaultClause,
+    Numeric,
+    PrimaryKeyConstraint,
+    create_engine,
+    text,
+)
 from sqlalchemy.pool import NullPool
 
 from maven_cli.db.connection import connect
@@ -27,16 +35,27 @@ def differences(url: str) -> list[str]:
             context = MigrationContext.configure(
                 connection,
                 opts={
-                    "compare_type": True,
+                    "compare_type": _other_type,
                     "version_table": VERSION_TABLE,
                     "include_name": lambda name, kind, _: kind != "table" or name in metadata.tables,
                 },
             )
             found = [_words(item) for item in compare_metadata(context, metadata)]
+            found += _other_defaults(connection)
+            there = set(
+                connection.execute(text("SELECT conname FROM pg_constraint WHERE convalidated")).scalars()
+            )
+            found += [
+                f"constraint {constraint.name} of {table.name} is missing or not valid"
+                for table in metadata.sorted_tables
+                for constraint in sorted(table.constraints, key=lambda item: str(item.name))
+                if isinstance(constraint, CheckConstraint | PrimaryKeyConstraint)
+                and constraint.name not in there
+            ]
             enabled = set(
                 connection.execute(
                     text(
-                        "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass('trades') AND tgenabled <> 'D'"
+                        "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass('trades') AND tgenabled IN ('O', 'A')"
                     )
                 ).scalars()
             )
@@ -46,6 +65,39 @@ def differences(url: str) -> list[str]:
             return found
     finally:
         engine.dispose()
+
+
+def _other_type(_: Any, __: Any, ___: Any, found: Any, wanted: Any) -> bool | None:
+    """Alembic takes NUMERIC and NUMERIC(36,18) for the same; the latter rounds. None: Alembic's own comparison."""
+    if isinstance(found, Numeric) and isinstance(wanted, Numeric):
+        return (found.precision, found.scale) != (wanted.precision, wanted.scale)
+    return None
+
+
+def _other_defaults(connection: Connection) -> list[str]:
+    """Columns whose default isn't the reference's. Alembic would stumble over our identity columns."""
+    rows = connection.execute(
+        text(
+            "SELECT c.relname, a.attname, pg_get_expr(d.adbin, d.adrelid) FROM pg_attribute a"
+            "  JOIN pg_class c ON c.oid = a.attrelid LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum"
+            " WHERE pg_table_is_visible(c.oid) AND c.relname = ANY (:tables) AND a.attnum > 0 AND NOT a.attisdropped"
+        ),
+        {"tables": list(metadata.tables)},
+    )
+    found = {(table, column): default for table, column, default in rows}
+    other = []
+    for table in metadata.sorted_tables:
+        for column in table.columns:
+            wanted = column.server_default.arg if isinstance(column.server_default, DefaultClause) else None
+            default = found.get((table.name, column.name), "")
+            # A column that isn't there is missing, not its default. A constant is stored with quotes and a cast.
+            if default != "" and _bare(default) != _bare(None if wanted is None else str(wanted)):
+                other.append(f"default of {table.name}.{column.name} differs: {default}")
+    return other
+
+
+def _bare(default: str | None) -> str | None:
+    return default and default.partition("::")[0].strip("'")
 
 
 def _words(item: Any) -> str:
