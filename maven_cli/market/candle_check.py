@@ -96,7 +96,6 @@ def gaps(
             {
                 "pairs": list(names),
                 "interval": interval.name,
-                "parent": interval.parent,
                 "lo": interval.ceil(start),
                 "hi": interval.floor(end),
             },
@@ -115,17 +114,15 @@ def gaps(
 
 
 def _source(interval: Interval) -> str:
-    """The windows that should have a candle, by what they are made from."""
-    if interval.parent is None:
-        return (
-            f"SELECT DISTINCT t.trading_pair_id AS pair, {interval.sql('t.executed_at')} AS start_at FROM trades t"
-            " JOIN trading_pairs p ON p.id = t.trading_pair_id"
-            " WHERE t.trading_pair_id = ANY (%(pairs)s) AND t.executed_at >= %(lo)s AND t.executed_at < %(hi)s"
-            " AND t.executed_at >= coalesce(p.trades_retained_from, '-infinity')"
-        )
+    """The windows that should have a candle: those with trades, and with minutes whose trades may be gone by now."""
     return (
-        f"SELECT DISTINCT c.trading_pair_id AS pair, {interval.sql('c.start_at')} AS start_at FROM candles c"
-        " WHERE c.trading_pair_id = ANY (%(pairs)s) AND c.interval = %(parent)s"
+        f"SELECT t.trading_pair_id AS pair, {interval.sql('t.executed_at')} AS start_at FROM trades t"
+        " JOIN trading_pairs p ON p.id = t.trading_pair_id"
+        " WHERE t.trading_pair_id = ANY (%(pairs)s) AND t.executed_at >= %(lo)s AND t.executed_at < %(hi)s"
+        " AND t.executed_at >= coalesce(p.trades_retained_from, '-infinity')"
+        " UNION "
+        f"SELECT c.trading_pair_id, {interval.sql('c.start_at')} FROM candles c"
+        " WHERE c.trading_pair_id = ANY (%(pairs)s) AND c.interval = '1m'"
         " AND c.start_at >= %(lo)s AND c.start_at < %(hi)s"
     )
 

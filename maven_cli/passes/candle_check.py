@@ -79,6 +79,7 @@ def check(
                     if len(wrong) < LISTED:
                         wrong.append(mismatch)
                     merge_into(ranges.setdefault(pair, []), mismatch.start, mismatch.end)
+        progress(len(selected), len(selected))  # pairs without candles, too
         symbols = {pair.id: pair.symbol for pair in selected}
         repaired = _repair(current, symbols, ranges).total if repair and ranges else 0
         return {

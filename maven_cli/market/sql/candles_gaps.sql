@@ -1,4 +1,4 @@
--- Closed windows of one interval in [lo, hi) that have something below them (trades, or candles of the parent interval)
+-- Closed windows of one interval in [lo, hi) that have something below them (trades, or 1m candles)
 -- and no candle, for some pairs.
 SELECT s.pair, s.start_at
   FROM ({source}) AS s
