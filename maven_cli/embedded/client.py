@@ -109,7 +109,7 @@ def stop(home: Path, *, force: bool = False) -> bool:
             if mine:
                 users.hold(place)
             raise TryLaterError(
-                f"{_who(others)} the embedded servers in {place.root}: end them first, or use force"
+                f"{_who(others)} the embedded servers in {place.root}: end them first, or use --force"
             )
         while not all_gone(place) and not control.listens(place):
             _pause(place, give_up)
