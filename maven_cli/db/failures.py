@@ -16,23 +16,6 @@ from maven_cli.errors import (
     TryLaterError,
 )
 
-# Never an item's fault: the same statement may succeed at the next pass (DESIGN, promise 9).
-TRANSIENT = (
-    pg.SerializationFailure,
-    pg.DeadlockDetected,
-    pg.LockNotAvailable,
-    pg.QueryCanceled,
-    pg.OperationalError,
-    pg.InterfaceError,
-    pg.DiskFull,
-    pg.ReadOnlySqlTransaction,
-)
-
-
-def is_transient(error: psycopg.Error) -> bool:
-    """Whether the database, not the item in hand, is what failed."""
-    return isinstance(error, TRANSIENT)
-
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
@@ -40,7 +23,11 @@ def _first_line(error: BaseException) -> str:
 
 
 def explain(error: psycopg.Error) -> MavenError | None:
-    """The error as a user meets it, in one line; None for what only a bug can cause."""
+    """The error as a user meets it, in one line; None for what a row, or a bug, can cause.
+
+    So None is also the test of a pass that isolates its items: anything else (a lost connection, a lock timeout, a
+    missing right) concerns all of them, and is never one item's failure.
+    """
     match error:
         case pg.DiskFull():
             return DiskFullError(

@@ -20,7 +20,7 @@ from typing import Any
 
 import psycopg
 
-from maven_cli.db.failures import is_transient
+from maven_cli.db.failures import explain
 from maven_cli.intervals import INTERVALS, Interval
 from maven_cli.market import candles
 from maven_cli.market.candle_cache import refresh
@@ -68,12 +68,12 @@ def generate(
 def each_alone(pairs: Sequence[int], step: Step, failed: Failed) -> None:
     """Does a step for many pairs in one transaction; when that fails, halves until the bad pair stands alone.
 
-    What isn't the pair's fault (a lost connection, a lock timeout) is raised.
+    What isn't the pair's fault (a lost connection, a lock timeout, a missing right) is raised.
     """
     try:
         step(pairs)
     except psycopg.Error as error:
-        if is_transient(error):
+        if explain(error) is not None:
             raise
         if len(pairs) == 1:
             failed(pairs[0], error)
