@@ -32,7 +32,7 @@ from tests.conftest import TestServices
 from tests.support import Market
 
 SEEDS = range(300 if os.environ.get("MAVEN_TEST_FULL") == "1" else 30)
-STEPS = 35
+STEPS = 26
 PAIRS = ("AAA/USD", "BBB/USD", "CCC/USD")
 
 # Each history plays around one of these: a leap day in a week across two months, a year's end, a plain Sunday.
