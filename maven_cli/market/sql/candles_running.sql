@@ -10,8 +10,10 @@ WITH cells AS (
     SELECT c.trading_pair_id, c.start_at, 0, c.open, c.high, c.low, c.close, c.base_volume, c.quote_volume,
            c.trade_count, c.first_trade_id, c.last_trade_id
       FROM unnest(%(cell_names)s::text[], %(cell_los)s::timestamptz[], %(cell_his)s::timestamptz[]) AS r (name, lo, hi)
-      JOIN candles c ON c.interval = r.name AND c.start_at >= r.lo AND c.start_at < r.hi
-     WHERE c.trading_pair_id = ANY (%(pairs)s::bigint[])
+     -- OFFSET 0 keeps the planner from joining the pieces with all candles ever: one index range per piece.
+     CROSS JOIN LATERAL (SELECT * FROM candles
+                          WHERE interval = r.name AND start_at >= r.lo AND start_at < r.hi
+                            AND trading_pair_id = ANY (%(pairs)s::bigint[]) OFFSET 0) AS c
 ), flagged AS (
     SELECT x.*, w.name, w.start_at,
            lag(at) OVER run IS NULL AS is_first, lead(at) OVER run IS NULL AS is_last
