@@ -162,8 +162,10 @@ def verify(
             table(out, columns, rows, empty="")
         out.print(verdict)
 
-    wrong = bool(count) and not repair
-    return Result(data, render, status="partial" if wrong else "success", exit_code=1 if wrong else 0)
+    wrong = bool(count) and (not repair or bool(outcome.errors))
+    return Result(
+        data, render, outcome.errors, status="partial" if wrong else "success", exit_code=1 if wrong else 0
+    )
 
 
 @command(app, "show")

@@ -104,7 +104,8 @@ trades = Table(
     # The inserting transaction: how a pass finds what became visible since the last one, however late it committed.
     Column("xid", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
     PrimaryKeyConstraint("trading_pair_id", "id"),
-    CheckConstraint("isfinite(executed_at)", name="executed_at"),
+    # What every client's date type can hold, with room for windows around it.
+    CheckConstraint("executed_at >= '1970-01-01Z' AND executed_at < '9999-01-01Z'", name="executed_at"),
     CheckConstraint("price > 0 AND price <> 'NaN'", name="price"),
     CheckConstraint("quantity > 0 AND quantity <> 'NaN'", name="quantity"),
     CheckConstraint("side IN ('buy', 'sell')", name="side"),

@@ -297,7 +297,7 @@ class History:
             past = [trade for trade in trades.get(pair, []) if trade.at <= as_of]
             for name in oracle.NAMES:
                 text = self.cache.get(f"candles:{name}:{pair}")
-                assert (text is not None) == (pair in ends), self.story(f"candles:{name}:{pair}: {text}")
+                assert (text is not None) == (pair in ends), self.story(f"candles:{name}:{pair}: {text!r}")
                 found = json.loads(str(text))["candles"] if text else []
                 want = newest(past, name, as_of, 2)
                 for shown in want:

@@ -42,7 +42,7 @@ CREATE TABLE trades (
     created_at timestamptz NOT NULL DEFAULT now(),
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     CONSTRAINT pk_trades PRIMARY KEY (trading_pair_id, id),
-    CONSTRAINT ck_trades_executed_at CHECK (isfinite(executed_at)),
+    CONSTRAINT ck_trades_executed_at CHECK (executed_at >= '1970-01-01Z' AND executed_at < '9999-01-01Z'),
     CONSTRAINT ck_trades_price CHECK (price > 0 AND price <> 'NaN'),
     CONSTRAINT ck_trades_quantity CHECK (quantity > 0 AND quantity <> 'NaN'),
     CONSTRAINT ck_trades_side CHECK (side IN ('buy', 'sell'))
