@@ -9,6 +9,7 @@ import psycopg.errors
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from maven_cli.db.connection import connect
@@ -58,9 +59,26 @@ def _run_migrations(url: str) -> None:
         with engine.connect() as connection:
             connection.connection.driver_connection.autocommit = False  # type: ignore[union-attr]
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            try:
+                command.upgrade(config, "head")
+            except DBAPIError as error:
+                raise _explain(error) from error
     finally:
         engine.dispose()
+
+
+def _explain(error: DBAPIError) -> Exception:
+    """What stood in a migration's way. It was rolled back."""
+    cause = error.orig
+    if isinstance(
+        cause,
+        psycopg.errors.DuplicateTable | psycopg.errors.DuplicateObject | psycopg.errors.DuplicateFunction,
+    ):
+        return SchemaError(
+            f"something in the database has a name that maven needs: {str(cause).splitlines()[0]}; "
+            "nothing was changed. Give maven a database of its own, or rename what is in the way"
+        )
+    return (explain(cause) if isinstance(cause, psycopg.Error) else None) or error
 
 
 def head() -> str:

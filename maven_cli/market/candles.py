@@ -282,13 +282,13 @@ def correct(conn: psycopg.Connection, found: Sequence[Mark], span: timedelta) ->
 
     The caller's transaction holds WRITE_KEY.
     """
+    # A mark may reach into what isn't closed yet; closing it reads the trades anyway.
+    closed = [(mark, min(mark.to_at, mark.closed_until)) for mark in found]
+    closed = [(mark, end) for mark, end in closed if mark.from_at < end]
+    steps = _steps(conn, [(mark.pair, mark.from_at, end) for mark, end in closed], span)
     ranges = []
-    for mark in found:
-        # A mark may reach into what isn't closed yet; closing it reads the trades anyway.
-        end = min(mark.to_at, mark.closed_until)
-        hi = min(end, mark.from_at + span)
-        if mark.from_at < hi:
-            ranges.append(Range(mark.pair, mark.from_at, hi, mark.closed_until, mark.retained_from))
+    for (mark, end), hi in zip(closed, steps, strict=True):
+        ranges.append(Range(mark.pair, mark.from_at, hi, mark.closed_until, mark.retained_from))
         if hi < end:
             add_mark(conn, mark.pair, hi, end)
     changes = rebuild(conn, merge_ranges(ranges))
@@ -303,16 +303,11 @@ def close(
 
     The caller's transaction holds WRITE_KEY.
     """
-    far = [item for item in frontiers if until - item.closed_until > span]
-    next_trades = _next_trades(conn, far) if far else {}
-    work = []
-    for item in frontiers:
-        end = until
-        if item.pair in next_trades:
-            start = next_trades[item.pair]
-            # A quiet stretch is one step, however long: there is nothing in it to compute.
-            end = until if start is None else min(until, MINUTE.floor(start) + span)
-        work.append(Range(item.pair, item.closed_until, end, end, item.retained_from))
+    ends = _steps(conn, [(item.pair, item.closed_until, until) for item in frontiers], span)
+    work = [
+        Range(item.pair, item.closed_until, end, end, item.retained_from)
+        for item, end in zip(frontiers, ends, strict=True)
+    ]
     changes = rebuild(conn, work)
     conn.execute(
         "UPDATE candle_progress g SET closed_until = w.until"
@@ -328,12 +323,25 @@ def _retained(moment: datetime, retained_from: datetime | None) -> datetime:
     return moment if retained_from is None else max(moment, MINUTE.ceil(retained_from))
 
 
-def _next_trades(conn: psycopg.Connection, frontiers: Sequence[Frontier]) -> dict[int, datetime | None]:
-    """Each pair's first trade at or after its closed end."""
-    rows = conn.execute(
-        "SELECT w.pair, (SELECT min(t.executed_at) FROM trades t"
-        "                 WHERE t.trading_pair_id = w.pair AND t.executed_at >= w.since)"
-        "  FROM unnest(%s::bigint[], %s::timestamptz[]) AS w (pair, since)",
-        [[item.pair for item in frontiers], [item.closed_until for item in frontiers]],
-    )
-    return {row[0]: row[1] and row[1].astimezone(UTC) for row in rows}
+def _steps(
+    conn: psycopg.Connection, stretches: Sequence[tuple[int, datetime, datetime]], span: timedelta
+) -> list[datetime]:
+    """How far to go in one transaction in each stretch [lo, hi) of a pair: `span`, counted from its first activity.
+
+    A quiet beginning costs nothing, however long: there is neither a trade to read nor a candle to remove.
+    """
+    ends = [hi for _, _, hi in stretches]
+    far = [at for at, (_, lo, hi) in enumerate(stretches) if hi - lo > span]
+    if far:
+        rows = conn.execute(
+            "SELECT w.at, least((SELECT min(t.executed_at) FROM trades t"
+            "                     WHERE t.trading_pair_id = w.pair AND t.executed_at >= w.lo),"
+            "                   (SELECT min(c.start_at) FROM candles c"
+            "                     WHERE c.trading_pair_id = w.pair AND c.interval = '1m' AND c.start_at >= w.lo))"
+            "  FROM unnest(%s::int[], %s::bigint[], %s::timestamptz[]) AS w (at, pair, lo)",
+            [far, [stretches[at][0] for at in far], [stretches[at][1] for at in far]],
+        )
+        for at, first in rows:
+            if first is not None:
+                ends[at] = min(ends[at], MINUTE.floor(first.astimezone(UTC)) + span)
+    return ends
