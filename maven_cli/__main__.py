@@ -24,7 +24,7 @@ def run(args: list[str]) -> int:
 
     from maven_cli.cli.app import app
     from maven_cli.cli.command import shared
-    from maven_cli.errors import MavenError, UsageError
+    from maven_cli.errors import InterruptedByUserError, MavenError, UsageError
 
     shared.path = ""
     try:
@@ -34,9 +34,9 @@ def run(args: list[str]) -> int:
     except MavenError as error:
         return _failed(args, str(error), error.exit_code)
     except typer.Abort:
-        return _failed(args, "aborted", 130)
+        return _failed(args, "aborted", InterruptedByUserError.exit_code)
     except KeyboardInterrupt:
-        return _failed(args, "interrupted", 130)
+        return _failed(args, "interrupted", InterruptedByUserError.exit_code)
     except BrokenPipeError:
         # The reader has gone (`maven … | head`). Python would complain once more while flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

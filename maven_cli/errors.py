@@ -10,7 +10,8 @@
     │   └── LockHeldError
     ├── ConfigurationError     78  settings, credentials or the schema need a hand
     │   └── SchemaError
-    └── StoppedError          143  SIGTERM or SIGINT asked the pass to stop
+    └── StoppedError          143  SIGTERM asked the pass to stop
+        └── InterruptedByUserError  130  Ctrl-C did
 
 The message is one line: what is wrong, where, what to do. It never holds a secret. An error raised without a
 message says what its class's docstring says.
@@ -78,3 +79,9 @@ class StoppedError(MavenError):
     """Stopped by a signal."""
 
     exit_code = 143
+
+
+class InterruptedByUserError(StoppedError):
+    """Stopped by Ctrl-C."""
+
+    exit_code = 130

@@ -29,7 +29,14 @@ from maven_cli.db.connection import connect, database_now, redact
 from maven_cli.db.failures import explain
 from maven_cli.db.locks import PassLock, pass_lock, work_lock
 from maven_cli.db.revision import check_revision
-from maven_cli.errors import LockHeldError, MavenError, StoppedError, TryLaterError, UsageError
+from maven_cli.errors import (
+    InterruptedByUserError,
+    LockHeldError,
+    MavenError,
+    StoppedError,
+    TryLaterError,
+    UsageError,
+)
 from maven_cli.logs import WorkerLog
 from maven_cli.settings import Settings
 from maven_cli.times import iso
@@ -77,12 +84,6 @@ class Services(Protocol):
     def redis_url(self) -> str: ...
 
 
-class InterruptedPassError(StoppedError):
-    """Stopped by Ctrl-C."""
-
-    exit_code = 130
-
-
 class Stop:
     """Turns SIGTERM and SIGINT into an orderly end: cancel what runs, then raise at the next check."""
 
@@ -95,7 +96,7 @@ class Stop:
     def check(self) -> None:
         """Raises StoppedError once a signal has arrived."""
         if self.signal is not None:
-            kind = InterruptedPassError if self.signal == signal.SIGINT else StoppedError
+            kind = InterruptedByUserError if self.signal == signal.SIGINT else StoppedError
             raise kind(f"stopped by {signal.Signals(self.signal).name}; the next pass goes on from here")
 
     def settle(self, conn: psycopg.Connection) -> None:

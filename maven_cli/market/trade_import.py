@@ -20,11 +20,10 @@ import psycopg
 from psycopg import sql
 
 from maven_cli.db.queries import load
-from maven_cli.errors import StoppedError, UsageError
+from maven_cli.errors import InterruptedByUserError, StoppedError, UsageError
 from maven_cli.market.pairs import TradingPair, add_pair, resolve_pairs
 from maven_cli.market.trade_files import MICROSECONDS_FROM, Layout, TradeFile, refusal
 from maven_cli.numbers import plain
-from maven_cli.runner import InterruptedPassError
 from maven_cli.times import iso
 
 _TYPES = {
@@ -237,6 +236,6 @@ def _stoppable() -> Iterator[None]:
     except _Terminated:
         raise StoppedError("stopped by SIGTERM; nothing was imported") from None
     except KeyboardInterrupt:
-        raise InterruptedPassError("stopped by SIGINT; nothing was imported") from None
+        raise InterruptedByUserError("stopped by SIGINT; nothing was imported") from None
     finally:
         signal.signal(signal.SIGTERM, previous)
