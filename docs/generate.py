@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import ColumnCollectionConstraint, DefaultClause
 from typer.core import TyperArgument, TyperGroup, TyperOption
 
-from maven_cli.cli.app import ALIASES, app
+from maven_cli.cli.app import ALIASES, root_command
 from maven_cli.db.revision import REVISION
 from maven_cli.db.schema import metadata
 from maven_cli.settings import Settings, variable
@@ -98,7 +98,7 @@ def commands_page() -> str:
 
 def parser() -> Command:
     """`maven`, as it parses its command line."""
-    return typer.main.get_command(app)
+    return root_command()
 
 
 def walk(group: Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Command]]:

@@ -22,13 +22,13 @@ def run(args: list[str]) -> int:
     """Runs one command line and returns its exit code (the table is in docs/reference/exit-codes.md)."""
     import typer
 
-    from maven_cli.cli.app import app
+    from maven_cli.cli.app import root_command
     from maven_cli.cli.command import shared
     from maven_cli.errors import InterruptedByUserError, MavenError, UsageError
 
     shared.path = ""
     try:
-        code = typer.main.get_command(app).main(args=args, prog_name="maven", standalone_mode=False)
+        code = root_command().main(args=args, prog_name="maven", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except MavenError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -67,6 +68,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
     help="The background workers of a crypto exchange: each command runs one idempotent pass.",
 )
+
+
+@cache
+def root_command() -> Any:
+    """The parser of `maven`. One for the process: a loop's passes share it, and the groups it has loaded."""
+    return typer.main.get_command(app)
 
 
 def _version(value: bool) -> None:

@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from maven_cli import loop
 from maven_cli.cli.command import command, current
-from maven_cli.cli.options import _parser
+from maven_cli.cli.options import option_parser
 from maven_cli.cli.output import Result, document
 from maven_cli.errors import UsageError
 from maven_cli.logs import WorkerLog, logger
@@ -28,7 +28,7 @@ SHORTEST_STEP = timedelta(milliseconds=100)
 EXAMPLE = "maven every 5s -- tickers update"
 LOG = WorkerLog("maven every", "every")
 
-_duration = _parser(parse_duration)
+_duration = option_parser(parse_duration)
 
 app = typer.Typer(help="Run a pass again and again on the wall-clock grid.")
 
@@ -129,9 +129,9 @@ def _check(
 
 def _check_pass(words: Sequence[str], *, quiet: bool = False, verbose: bool = False) -> list[str]:
     """Parses the pass's command line without running it, and returns the command's names."""
-    from maven_cli.cli.app import app as root
+    from maven_cli.cli.app import root_command
 
-    group: Any = typer.main.get_command(root)
+    group: Any = root_command()
     context = group.make_context("maven", list(words))
     path: list[str] = []
     while isinstance(group, TyperGroup):

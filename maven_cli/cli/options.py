@@ -15,7 +15,9 @@ from maven_cli.times import iso, parse_duration, parse_instant
 T = TypeVar("T")
 
 
-def _parser(parse: Callable[[str], T]) -> Callable[[Any], Any]:
+def option_parser(parse: Callable[[str], T]) -> Callable[[Any], Any]:
+    """Makes a parser of text usable by Typer: its ValueError becomes a usage error."""
+
     def callback(value: Any) -> Any:
         if not isinstance(value, str):
             return value
@@ -34,19 +36,25 @@ Pairs = Annotated[
 AsOf = Annotated[
     datetime | None,
     typer.Option(
-        "--as-of", parser=_parser(parse_instant), metavar="TIME", help="Compute as of this instant (UTC)."
+        "--as-of",
+        parser=option_parser(parse_instant),
+        metavar="TIME",
+        help="Compute as of this instant (UTC).",
     ),
 ]
 From = Annotated[
     datetime | None,
     typer.Option(
-        "--from", parser=_parser(parse_instant), metavar="TIME", help="Start of the range, inclusive (UTC)."
+        "--from",
+        parser=option_parser(parse_instant),
+        metavar="TIME",
+        help="Start of the range, inclusive (UTC).",
     ),
 ]
 To = Annotated[
     datetime | None,
     typer.Option(
-        "--to", parser=_parser(parse_instant), metavar="TIME", help="End of the range, exclusive (UTC)."
+        "--to", parser=option_parser(parse_instant), metavar="TIME", help="End of the range, exclusive (UTC)."
     ),
 ]
 IntervalOption = Annotated[
@@ -54,7 +62,7 @@ IntervalOption = Annotated[
     typer.Option(
         "--interval",
         "-i",
-        parser=_parser(parse_interval),
+        parser=option_parser(parse_interval),
         metavar="INTERVAL",
         help="1m 5m 15m 30m 1h 4h 1d 1w 1M.",
     ),
@@ -62,7 +70,11 @@ IntervalOption = Annotated[
 OneInterval = Annotated[
     Interval | None,
     typer.Option(
-        "--interval", "-i", parser=_parser(parse_interval), metavar="INTERVAL", help="Only this interval."
+        "--interval",
+        "-i",
+        parser=option_parser(parse_interval),
+        metavar="INTERVAL",
+        help="Only this interval.",
     ),
 ]
 Intervals = Annotated[
@@ -70,7 +82,7 @@ Intervals = Annotated[
     typer.Option(
         "--interval",
         "-i",
-        parser=_parser(parse_interval),
+        parser=option_parser(parse_interval),
         metavar="INTERVAL",
         help="Only this interval; repeatable.",
     ),
@@ -81,7 +93,7 @@ DryRun = Annotated[
         "--dry-run", help="Run the real statements and roll them back; no lock, nothing written to Redis."
     ),
 ]
-DurationOption = Annotated[timedelta, typer.Option(parser=_parser(parse_duration), metavar="DURATION")]
+DurationOption = Annotated[timedelta, typer.Option(parser=option_parser(parse_duration), metavar="DURATION")]
 
 
 def check_range(start: datetime | None, end: datetime | None) -> None:
