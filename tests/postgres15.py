@@ -13,6 +13,7 @@ from shutil import chown, rmtree
 from urllib.parse import quote
 
 import psycopg
+from psycopg import sql
 
 BINARIES = Path("/usr/lib/postgresql/15/bin")
 
@@ -29,7 +30,14 @@ def postgres15() -> Iterator[str]:
         for path in (base, password):
             if user:
                 chown(path, user)
-        initdb = [str(BINARIES / "initdb"), "-D", str(base / "data"), "-U", "maven", f"--pwfile={password}"]
+        initdb = [
+            str(BINARIES / "initdb"),
+            "-D",
+            str(base / "data"),
+            "-U",
+            "postgres",
+            f"--pwfile={password}",
+        ]
         subprocess.run(
             [*initdb, "--auth=scram-sha-256", "--no-sync", "--locale=C.UTF-8", "--encoding=UTF8"],
             user=user,
@@ -56,11 +64,15 @@ def postgres15() -> Iterator[str]:
             stderr=subprocess.DEVNULL,
         )
         try:
-            url = (
-                f"postgresql://maven:{quote(password.read_text())}@/postgres?host={quote(str(base), safe='')}"
-            )
-            _await(url, server)
-            yield url
+            at = f"{quote(password.read_text())}@/postgres?host={quote(str(base), safe='')}"
+            _await(f"postgresql://postgres:{at}", server)
+            with psycopg.connect(f"postgresql://postgres:{at}", autocommit=True) as admin:
+                # No superuser, as in the embedded default: what needs more rights must fail here, too.
+                admin.execute(
+                    sql.SQL("CREATE ROLE maven LOGIN CREATEDB PASSWORD {}").format(password.read_text())
+                )
+                admin.execute("GRANT pg_monitor, pg_signal_backend TO maven")
+            yield f"postgresql://maven:{at}"
         finally:
             server.terminate()
             server.wait(timeout=30)

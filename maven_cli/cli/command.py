@@ -34,12 +34,16 @@ _SHARED = {
 
 @dataclass
 class Shared:
-    """What `maven` itself was told, before the command's name; and which command that was, once it is known."""
+    """What `maven` itself was told, before the command's name; and which command that was, once it is known.
+
+    settings: those of a loop, so that each of its passes needn't read the same environment again.
+    """
 
     path: str = ""
     json: bool = False
     quiet: bool = False
     verbose: bool = False
+    settings: Settings | None = None
 
 
 shared = Shared()
@@ -75,7 +79,7 @@ def command(
             ctx: typer.Context, *args: Any, json_: bool, quiet: bool, verbose: bool, **kwargs: Any
         ) -> None:
             shared.path = path = ctx.command_path.partition(" ")[2]
-            settings = load_settings()
+            settings = shared.settings or load_settings()
             json_, quiet, verbose = json_ or shared.json, quiet or shared.quiet, verbose or shared.verbose
             if quiet and verbose:
                 raise UsageError("--quiet and --verbose exclude each other")

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from maven_cli import loop
-from maven_cli.cli.command import command, current
+from maven_cli.cli.command import command, current, shared
 from maven_cli.cli.options import option_parser
 from maven_cli.cli.output import Result, document
 from maven_cli.errors import UsageError
@@ -96,6 +96,7 @@ def every(
         # This process's hold keeps the servers up between two passes.
         _ = context.services.database_url, context.services.redis_url
     _preload(path)
+    shared.settings = context.settings
     loop.settle()
     line = [*words, *(f"--{name}" for name, given in flags.items() if given)]
 

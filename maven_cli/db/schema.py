@@ -117,7 +117,9 @@ trades = Table(
 candles = Table(
     "candles",
     metadata,
-    Column("trading_pair_id", ForeignKey("trading_pairs.id"), nullable=False),
+    # No foreign key: it would be checked for every row of a backfill, and every pair that has candles has a row in
+    # candle_progress, whose foreign key keeps the pair.
+    Column("trading_pair_id", BigInteger, nullable=False),
     Column("interval", Text(collation="C"), nullable=False),
     Column("start_at", Instant, nullable=False),
     Column("open", Amount, nullable=False),

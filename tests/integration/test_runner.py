@@ -528,7 +528,7 @@ def test_missing_rights_are_configuration(
     maven: Here, conn: psycopg.Connection, market: Market, command: tuple[str, ...]
 ) -> None:
     if conn.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone() == (True,):
-        pytest.skip("a superuser has every right; not only the long version runs this as somebody else")
+        pytest.skip("a superuser has every right; MAVEN_TEST_DATABASE_URL names one")
     market.trade(timedelta(minutes=-10))
     assert maven(*CANDLES).code == 0
     conn.execute("REVOKE ALL ON candles FROM CURRENT_USER")
@@ -542,7 +542,7 @@ def test_missing_rights_are_configuration(
 
 def test_a_role_that_may_not_connect(maven: Here, conn: psycopg.Connection, database_url: str) -> None:
     if conn.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone() == (True,):
-        pytest.skip("a superuser has every right; not only the long version runs this as somebody else")
+        pytest.skip("a superuser has every right; MAVEN_TEST_DATABASE_URL names one")
     conn.execute(
         sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC, CURRENT_USER").format(
             sql.Identifier(conn.info.dbname)

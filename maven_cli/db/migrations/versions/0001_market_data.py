@@ -52,7 +52,7 @@ CREATE INDEX ix_trades_executed_at ON trades (executed_at);
 CREATE INDEX ix_trades_xid ON trades (xid);
 
 CREATE TABLE candles (
-    trading_pair_id bigint NOT NULL CONSTRAINT fk_candles_trading_pair_id REFERENCES trading_pairs (id),
+    trading_pair_id bigint NOT NULL,
     interval text COLLATE "C" NOT NULL,
     start_at timestamptz NOT NULL,
     open numeric(36,18) NOT NULL,
