@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from maven_cli.errors import UsageError
 from maven_cli.intervals import Interval, parse_interval
-from maven_cli.times import iso, parse_duration, parse_instant
+from maven_cli.times import iso, parse_instant
 
 T = TypeVar("T")
 
@@ -93,7 +93,6 @@ DryRun = Annotated[
         "--dry-run", help="Run the real statements and roll them back; no lock, nothing written to Redis."
     ),
 ]
-DurationOption = Annotated[timedelta, typer.Option(parser=option_parser(parse_duration), metavar="DURATION")]
 
 
 def check_range(start: datetime | None, end: datetime | None) -> None:

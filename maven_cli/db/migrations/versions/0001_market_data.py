@@ -1,5 +1,7 @@
 """Market data: assets, pairs, trades, candles, marks, run records.
 
+The schema only goes forward; what undoes a migration is a backup.
+
 Revision ID: 0001
 """
 
@@ -170,7 +172,3 @@ def upgrade() -> None:
     # right name, with a trigger on it, would run code as the functions' owner.
     op.execute("SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)")
     op.execute(FUNCTIONS)
-
-
-def downgrade() -> None:
-    raise NotImplementedError("maven's schema only goes forward; restore a backup instead")
