@@ -14,6 +14,7 @@ import gzip
 import io
 import os
 import re
+import select
 import stat
 import sys
 import zlib
@@ -328,7 +329,7 @@ def _shown(titles: Sequence[str]) -> str:
 class _Counted(io.RawIOBase):
     """A stream with its first bytes put back; tells how many bytes have been taken from it."""
 
-    def __init__(self, head: bytes, stream: IO[bytes], progress: Callable[[int], None] | None) -> None:
+    def __init__(self, head: bytes, stream: io.FileIO, progress: Callable[[int], None] | None) -> None:
         super().__init__()
         self._head, self._stream, self._progress = head, stream, progress
         self._taken = 0
@@ -337,13 +338,32 @@ class _Counted(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._head or self._stream.read(len(buffer))
+        data = self._head or _read(self._stream, len(buffer))
         data, self._head = data[: len(buffer)], data[len(buffer) :] if self._head else b""
         buffer[: len(data)] = data
         self._taken += len(data)
         if self._progress is not None:
             self._progress(self._taken)
         return len(data)
+
+
+def _read(stream: io.FileIO, size: int) -> bytes:
+    """What there is, at most `size` bytes; empty at the end.
+
+    A signal that arrives just before read() blocks in the kernel would be noticed only when the pipe delivers again, so
+    the waiting is done in pieces.
+    """
+    while not select.select([stream], [], [], 0.2)[0]:
+        pass
+    return os.read(stream.fileno(), size)
+
+
+def _head(stream: io.FileIO, size: int) -> bytes:
+    """The first `size` bytes, or all there are; a pipe may deliver them one by one."""
+    head = b""
+    while len(head) < size and (more := _read(stream, size - len(head))):
+        head += more
+    return head
 
 
 @contextmanager
@@ -357,8 +377,9 @@ def open_trade_file(path: str, progress: Callable[[int], None] | None = None) ->
         if path == "-" and sys.stdin is None:
             raise UsageError("standard input is closed; expected a trade file")
         try:
-            stream: IO[bytes] = sys.stdin.buffer if path == "-" else stack.enter_context(open(path, "rb"))  # noqa: PTH123 a FIFO too
-            head = stream.read(4)
+            file = sys.stdin.fileno() if path == "-" else path
+            stream = stack.enter_context(open(file, "rb", buffering=0, closefd=path != "-"))
+            head = _head(stream, 4)
         except FileNotFoundError:
             raise UsageError(f"{name} doesn't exist; expected a trade file") from None
         except IsADirectoryError:

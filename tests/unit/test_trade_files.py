@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import gzip
 import io
+import os
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -208,11 +211,37 @@ def test_gzip_is_known_by_its_first_bytes(tmp_path: Path) -> None:
     assert taken[-1] == path.stat().st_size == file_size(str(path))
 
 
-def test_gzip_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(gzip.compress((HEADER + ROW).encode()))))
-    with open_trade_file("-") as file:
-        assert b"".join(file.blocks()).decode() == ROW
-        assert file.name == "standard input"
+def test_gzip_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "trades.csv.gz"
+    path.write_bytes(gzip.compress((HEADER + ROW).encode()))
+    with path.open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        with open_trade_file("-") as file:
+            assert b"".join(file.blocks()).decode() == ROW
+            assert file.name == "standard input"
+
+
+def test_a_signal_that_interrupts_no_system_call_ends_the_waiting_for_a_pipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may arrive between two of them; interrupt_main leaves the same trace: noted, but nothing woken up."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb", buffering=0) as pipe, os.fdopen(reading) as stdin:
+        pipe.write((HEADER + ROW).encode())
+        monkeypatch.setattr(sys, "stdin", stdin)
+        late = threading.Timer(0.3, _thread.interrupt_main)
+        # The way out if nothing notices: an end of the file.
+        way_out = threading.Timer(20, pipe.close)
+        late.start()
+        way_out.start()
+        try:
+            with pytest.raises(KeyboardInterrupt), open_trade_file("-"):
+                pass
+            assert not pipe.closed
+        finally:
+            way_out.cancel()
+            late.join()
+            way_out.join()
 
 
 def _cut(data: bytes) -> bytes:
@@ -243,7 +272,7 @@ def test_what_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(UsageError, match=why), open_trade_file(path):
             pass
 
-    def forbidden(*args: object) -> None:
+    def forbidden(*args: object, **kwargs: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("builtins.open", forbidden)
