@@ -22,7 +22,18 @@ from maven_cli.db.connection import connect
 from maven_cli.db.revision import VERSION_TABLE
 from maven_cli.db.schema import metadata
 
-TRIGGERS = ("maven_trades_deleted", "maven_trades_updated", "maven_trades_truncated")
+TRIGGERS = {
+    "maven_trades_deleted": "trades",
+    "maven_trades_updated": "trades",
+    "maven_trades_truncated": "trades",
+    "maven_trades_fence": "trades",
+    "maven_trades_fence_update": "trades",
+    "maven_ledger_no_change": "ledger_entries",
+    "maven_ledger_no_truncate": "ledger_entries",
+    "maven_entries_match": "ledger_entries",
+    "maven_wallets_match": "wallets",
+    "maven_orders_changed": "orders",
+}
 
 
 def differences(url: str) -> list[str]:
@@ -55,12 +66,15 @@ def differences(url: str) -> list[str]:
             enabled = set(
                 connection.execute(
                     text(
-                        "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass('trades') AND tgenabled IN ('O', 'A')"
+                        "SELECT tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
+                        " WHERE pg_table_is_visible(c.oid) AND tgenabled IN ('O', 'A')"
                     )
                 ).scalars()
             )
             found += [
-                f"trigger {name} on trades is missing or disabled" for name in TRIGGERS if name not in enabled
+                f"trigger {name} on {table} is missing or disabled"
+                for name, table in TRIGGERS.items()
+                if name not in enabled
             ]
             return found
     finally:
@@ -88,6 +102,8 @@ def _other_defaults(connection: Connection) -> list[str]:
     other = []
     for table in metadata.sorted_tables:
         for column in table.columns:
+            if column.computed is not None:
+                continue  # its expression is stored as if it were a default
             wanted = column.server_default.arg if isinstance(column.server_default, DefaultClause) else None
             default = found.get((table.name, column.name), "")
             # A column that isn't there is missing, not its default. A constant is stored with quotes and a cast.

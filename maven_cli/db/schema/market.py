@@ -1,8 +1,4 @@
-"""The reference schema as SQLAlchemy tables. The migrations create it; a test compares the two.
-
-Units: prices and quantities are NUMERIC(36,18) in whole coins; volumes are unconstrained NUMERIC, because price ×
-quantity has up to 36 decimals and rounding them to 18 would change them. Times are timestamptz.
-"""
+"""Market data: assets, pairs, trades, and the candles made of them."""
 
 from __future__ import annotations
 
@@ -11,66 +7,26 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
-    DateTime,
     ForeignKey,
     Identity,
     Index,
     Integer,
-    MetaData,
     Numeric,
     PrimaryKeyConstraint,
     Table,
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.dialects.postgresql.base import ischema_names
-from sqlalchemy.types import UserDefinedType
 
+from maven_cli.db.schema.base import Amount, Instant, PgSnapshot, Xid8, metadata, now
 from maven_cli.intervals import INTERVALS
-
-
-class Xid8(UserDefinedType[int]):
-    """PostgreSQL's 64-bit transaction id, which never wraps around."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: object) -> str:
-        return "xid8"
-
-
-class PgSnapshot(UserDefinedType[str]):
-    """Which transactions a statement could see."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: object) -> str:
-        return "pg_snapshot"
-
-
-# Reflection (`maven db check`) recognises them by these names.
-ischema_names.update({"xid8": Xid8, "pg_snapshot": PgSnapshot})
-
-Amount = Numeric(36, 18)
-Instant = DateTime(timezone=True)
-_now = text("now()")
-
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
 
 assets = Table(
     "assets",
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
     Column("symbol", Text, nullable=False, unique=True),
-    Column("created_at", Instant, nullable=False, server_default=_now),
+    Column("created_at", Instant, nullable=False, server_default=now),
     CheckConstraint("symbol ~ '^[A-Z0-9][A-Z0-9._-]{0,19}$'", name="symbol"),
 )
 
@@ -84,7 +40,7 @@ trading_pairs = Table(
     Column("status", Text, nullable=False, server_default="ACTIVE"),
     # Trades before this instant may be gone: nothing recomputes or verifies below it.
     Column("trades_retained_from", Instant),
-    Column("created_at", Instant, nullable=False, server_default=_now),
+    Column("created_at", Instant, nullable=False, server_default=now),
     CheckConstraint("status IN ('ACTIVE', 'HALTED')", name="status"),
     CheckConstraint("base_asset_id <> quote_asset_id", name="assets_differ"),
 )
@@ -100,9 +56,12 @@ trades = Table(
     Column("price", Amount, nullable=False),
     Column("quantity", Amount, nullable=False),
     Column("side", Text),  # the taker's side
-    Column("created_at", Instant, nullable=False, server_default=_now),
+    Column("created_at", Instant, nullable=False, server_default=now),
     # The inserting transaction: how a pass finds what became visible since the last one, however late it committed.
     Column("xid", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
+    # Which orders it filled; the settlement fence looks at them. Without either it is nobody's fill: an import.
+    Column("buy_order_id", BigInteger),
+    Column("sell_order_id", BigInteger),
     PrimaryKeyConstraint("trading_pair_id", "id"),
     # What every client's date type can hold, with room for windows around it.
     CheckConstraint("executed_at >= '1970-01-01Z' AND executed_at < '9999-01-01Z'", name="executed_at"),
@@ -170,22 +129,4 @@ ingest_state = Table(
     Column("system_identifier", BigInteger, nullable=False),
     Column("updated_at", Instant, nullable=False),
     CheckConstraint("id", name="one_row"),
-)
-
-worker_runs = Table(
-    "worker_runs",
-    metadata,
-    Column("id", BigInteger, Identity(), primary_key=True),
-    Column("worker", Text, nullable=False),
-    Column("scope", Text, nullable=False),
-    Column("host", Text, nullable=False),
-    Column("pid", Integer, nullable=False),
-    Column("as_of", Instant),
-    Column("started_at", Instant, nullable=False),
-    Column("duration_ms", Integer, nullable=False),
-    Column("outcome", Text, nullable=False),
-    Column("counts", JSONB, nullable=False),
-    Column("error", Text),
-    CheckConstraint("outcome IN ('success', 'partial', 'error', 'skipped', 'stopped')", name="outcome"),
-    Index("ix_worker_runs_worker_started", "worker", "started_at"),
 )
