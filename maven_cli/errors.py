@@ -5,7 +5,8 @@
     ├── DependencyDownError    69  PostgreSQL, Redis or a node can't be reached, or the disk is full
     │   ├── DatabaseDownError
     │   ├── RedisDownError
-    │   └── DiskFullError
+    │   ├── DiskFullError
+    │   └── ClockError
     ├── TryLaterError          75  nothing is wrong; the same command works later
     │   └── LockHeldError
     ├── ConfigurationError     78  settings, credentials or the schema need a hand
@@ -53,6 +54,10 @@ class RedisDownError(DependencyDownError):
 
 class DiskFullError(DependencyDownError):
     """The disk is full."""
+
+
+class ClockError(DependencyDownError):
+    """The host's clock and the database's are too far apart."""
 
 
 class TryLaterError(MavenError):

@@ -30,6 +30,7 @@ from maven_cli.db.failures import explain
 from maven_cli.db.locks import PassLock, pass_lock, work_lock
 from maven_cli.db.revision import check_revision
 from maven_cli.errors import (
+    ClockError,
     InterruptedByUserError,
     LockHeldError,
     MavenError,
@@ -41,6 +42,7 @@ from maven_cli.logs import WorkerLog
 from maven_cli.settings import Settings
 from maven_cli.times import iso
 
+CLOCK_TOLERANCE = timedelta(seconds=2)
 SKIPPED = "Previous run still running, skipping..."
 
 
@@ -171,6 +173,18 @@ class Pass:
     def elapsed(self) -> timedelta:
         return timedelta(seconds=time.monotonic() - self.started)
 
+    def check_clock(self) -> None:
+        """Raises ClockError when this host's clock and the database's are more than two seconds apart."""
+        before = datetime.now(UTC)
+        now = database_now(self.conn)
+        after = datetime.now(UTC)
+        apart = max(before - now, now - after)
+        if apart > CLOCK_TOLERANCE:
+            raise ClockError(
+                f"this host's clock and the database's are {apart.total_seconds():.1f} s apart, more than "
+                f"{CLOCK_TOLERANCE.total_seconds():.0f} s; nothing was changed. Set both by NTP"
+            )
+
     def connect(self) -> psycopg.Connection:
         """Another work connection, cancelled by the same signals. The caller closes it."""
         conn = connect(self.services.database_url, self.worker.scope)
@@ -185,14 +199,22 @@ class Pass:
         conn: psycopg.Connection | None = None,
         wait_ms: int = 0,
         shared: bool = False,
+        money: bool = False,
+        force_rollback: bool = False,
     ) -> Iterator[psycopg.Connection]:
         """One work transaction: stops before it when asked to, takes the work lock of `key`, bounds every statement,
-        and commits only while the pass still holds its own lock."""
+        and commits only while the pass still holds its own lock.
+
+        money: what it commits is on disk before it says so, and where it and the platform wait for each other's rows, it is
+        the one that gives up.
+        """
         self.stop.check()
         conn = conn or self.conn
         try:
-            with conn.transaction():
+            with conn.transaction(force_rollback=force_rollback):
                 limit_statements(conn, self.settings)
+                if money:
+                    conn.execute(_MONEY)
                 work_lock(conn, key, timeout_ms=wait_ms, shared=shared)
                 yield conn
                 self.stop.check()
@@ -215,6 +237,12 @@ class Pass:
         except psycopg.errors.QueryCanceled:
             self.stop.check()
             raise
+
+
+_MONEY = """
+SELECT set_config('synchronous_commit', 'on', true),
+       set_config('lock_timeout', greatest(extract(epoch FROM current_setting('deadlock_timeout')::interval) * 500, 1)::int || 'ms', true)
+"""
 
 
 def limit_statements(conn: psycopg.Connection, settings: Settings) -> None:

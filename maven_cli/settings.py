@@ -91,6 +91,41 @@ class Settings(BaseSettings):
         "Time after which a candle pass leaves the rest to the next one.",
         timedelta(seconds=45),
     )
+    expiry_budget: Duration = _at_least(
+        timedelta(milliseconds=100),
+        "Time after which an expiry pass leaves the rest to the next one.",
+        timedelta(seconds=8),
+    )
+    expiry_formula: Annotated[Literal["apply", "refuse"], BeforeValidator(_lower)] = Field(
+        "apply",
+        description="Orders without a lock: apply releases remaining quantity × price + unspent fee (buy) or the remaining "
+        "quantity (sell); refuse makes them dead letters.",
+    )
+    expiry_require_engine: bool = Field(
+        False, description="Never expire an order without the engine's word, however long it is gone."
+    )
+    engine_grace: Duration = _at_least(
+        timedelta(0),
+        "How long an order waits for an engine that can't be asked, and for a fill that is still on its way.",
+        timedelta(minutes=1),
+    )
+    engine_settle: Duration = _at_least(
+        timedelta(0),
+        "How long an order that the engine doesn't know must stay unchanged before it expires.",
+        timedelta(seconds=30),
+    )
+    settlement_fence: Annotated[Literal["enforced", "absent"], BeforeValidator(_lower)] = Field(
+        "enforced",
+        description="Whether the database refuses trades of ended orders. Without it no order expires without the engine's word.",
+    )
+    retry_after: Duration = _at_least(
+        timedelta(seconds=1),
+        "How long an item that failed is left alone; twice as long after each further failure.",
+        timedelta(seconds=30),
+    )
+    retry_longest: Duration = _at_least(
+        timedelta(seconds=1), "The longest that a failed item is left alone.", timedelta(hours=1)
+    )
     statement_timeout: Duration = _at_least(
         timedelta(seconds=1), "The longest that one SQL statement of a pass may run.", timedelta(minutes=1)
     )
@@ -140,6 +175,8 @@ def _explain(problem: Any) -> str:
     name = variable(place.lower()) if place != "LOG_LEVEL" else place
     context = problem.get("ctx", {})
     match problem["type"]:
+        case "bool_parsing" | "bool_type":
+            accepts = "accepts true or false"
         case "literal_error":
             accepts = f"accepts {context['expected'].replace(chr(39), '')}"
         case "greater_than_equal":

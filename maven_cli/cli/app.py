@@ -17,6 +17,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "tickers": ("maven_cli.cli.tickers", "Rolling 24 h statistics of every active pair."),
     "candles": ("maven_cli.cli.candles", "OHLCV candles of nine intervals, without gaps."),
     "trades": ("maven_cli.cli.trades", "Bring trades in."),
+    "orders": ("maven_cli.cli.orders", "Orders past their end: expire them, look at them."),
     "pairs": ("maven_cli.cli.pairs", "List, add, activate and halt trading pairs."),
     "db": ("maven_cli.cli.db", "Create and check maven's tables."),
     "every": ("maven_cli.cli.every", "Run a pass again and again on the wall-clock grid."),
@@ -25,7 +26,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "down": ("maven_cli.cli.servers", "Stop the embedded PostgreSQL and Valkey."),
 }
 # The platform's own spellings.
-ALIASES = {"ticker": "tickers", "candle": "candles", "trade": "trades", "pair": "pairs"}
+ALIASES = {"ticker": "tickers", "candle": "candles", "trade": "trades", "pair": "pairs", "order": "orders"}
 
 
 class LazyGroup(TyperGroup):

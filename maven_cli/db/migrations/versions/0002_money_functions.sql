@@ -252,6 +252,16 @@ CREATE FUNCTION maven_cloud_event(event_id text, type text, aggregate text, data
                               'datacontenttype', 'application/json', 'data', $4)
 $$;
 
+-- What an order that ends holds by the platform's rule: a sell what remains of it; a buy what that costs and the unspent part
+-- of its fee reserve. Null where it can't say: a market order by quantity that buys, or by amount of quote that sells.
+CREATE FUNCTION maven_release_rule(side text, quantity numeric, remaining numeric, price numeric, unspent_fee numeric) RETURNS numeric
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE
+           WHEN side = 'sell' THEN CASE WHEN quantity IS NOT NULL THEN remaining END
+           WHEN quantity IS NULL THEN remaining + greatest(unspent_fee, 0)
+           ELSE remaining * price + greatest(unspent_fee, 0) END
+$$;
+
 CREATE TYPE maven_expiry AS (
     order_id bigint, lock_id bigint, wallet_id bigint, asset text, rule numeric, reference text
 );
@@ -326,10 +336,7 @@ BEGIN
               LEFT JOIN wallets lw ON lw.id = l.wallet_id
               LEFT JOIN assets la ON la.id = lw.asset_id
               LEFT JOIN wallets uw ON o.lock_id IS NULL AND uw.user_id = o.user_id AND uw.asset_id = pays.id
-             CROSS JOIN LATERAL (SELECT CASE
-                   WHEN o.side = 'sell' THEN CASE WHEN o.quantity IS NOT NULL THEN o.remaining_quantity END
-                   WHEN o.quantity IS NULL THEN o.remaining_quantity + greatest(o.fee_reserve - o.fee_paid, 0)
-                   ELSE o.remaining_quantity * o.price + greatest(o.fee_reserve - o.fee_paid, 0) END) AS r (rule)
+             CROSS JOIN LATERAL (SELECT maven_release_rule(o.side, o.quantity, o.remaining_quantity, o.price, o.fee_reserve - o.fee_paid)) AS r (rule)
              WHERE o.id = ANY (due)) x;
     IF wrong IS NOT NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'MVX01', MESSAGE = wrong;
@@ -490,5 +497,5 @@ END $$;
 CREATE TRIGGER maven_orders_changed BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION maven_order_changed();
 
 REVOKE EXECUTE ON FUNCTION maven_entry_digest, maven_ledger_post, maven_ledger_lock, maven_ledger_release, maven_ledger_credit,
-    maven_ledger_adjust, maven_ledger_mode, maven_cloud_event, maven_expire_orders, maven_reject_trade, maven_settlement_fence,
+    maven_ledger_adjust, maven_ledger_mode, maven_cloud_event, maven_release_rule, maven_expire_orders, maven_reject_trade, maven_settlement_fence,
     maven_ledger_append_only, maven_wallet_matches, maven_order_changed FROM PUBLIC;

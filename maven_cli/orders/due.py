@@ -1,0 +1,93 @@
+"""Orders that are due: find them, and end them in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import psycopg
+
+from maven_cli.db.queries import load
+
+BATCH = 500  # orders per transaction: more don't make it faster, and hold wallets longer
+BEGINNING = (datetime(1, 1, 2, tzinfo=UTC), 0)
+
+
+@dataclass(frozen=True)
+class DueOrder:
+    """An order past its end, as it was seen. pair: None when its pair is gone."""
+
+    id: int
+    expires_at: datetime
+    pair: str | None
+    side: str
+    remaining: Decimal
+    changed_at: datetime
+
+
+@dataclass(frozen=True)
+class Expired:
+    """An order that has ended. rule: what the platform's formula would have released; None where it can't say.
+
+    differs: its own lock held another amount than the rule says. The lock's was released.
+    """
+
+    id: int
+    released: Decimal
+    rule: Decimal | None
+    lock_id: int | None
+    asset: str
+    differs: bool
+
+
+def due_orders(
+    conn: psycopg.Connection,
+    as_of: datetime,
+    after: tuple[datetime, int],
+    *,
+    pairs: Sequence[int] | None = None,
+    limit: int = BATCH,
+) -> list[DueOrder]:
+    """The next orders behind `after` (expires_at, id), oldest first."""
+    rows = conn.execute(
+        load("orders", "expiry_due"),
+        {
+            "as_of": as_of,
+            "after_at": after[0],
+            "after_id": after[1],
+            "pairs": None if pairs is None else list(pairs),
+            "limit": limit,
+        },
+    )
+    return [DueOrder(*row) for row in rows]
+
+
+def count_due(conn: psycopg.Connection, as_of: datetime) -> int:
+    """How many orders are past their end, whatever keeps them."""
+    row = conn.execute(
+        "SELECT count(*) FROM orders WHERE status IN ('OPEN', 'PARTIALLY_FILLED') AND expires_at <= %s", [as_of]
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def expire(
+    conn: psycopg.Connection,
+    as_of: datetime,
+    orders: Sequence[tuple[int, Decimal, datetime]],
+    *,
+    formula: bool,
+) -> list[Expired]:
+    """Ends orders (id, what remains, last change) that are still so, and releases what they held.
+
+    One that changed meanwhile, or that somebody else holds, is left out. Raises psycopg.Error when one can't be ended as
+    it stands; the transaction is the caller's.
+    """
+    ids, remaining, seen = (list(column) for column in zip(*orders, strict=True))
+    rows = conn.execute(
+        load("orders", "expire"),
+        {"as_of": as_of, "ids": ids, "remaining": remaining, "seen": seen, "formula": formula},
+    )
+    return [Expired(*row[:5], bool(row[5])) for row in rows]

@@ -1,0 +1,26 @@
+-- What the books say about orders that the engine was asked about. One verdict each:
+--
+--   agreed    the engine's answer fits what remains of the order here, or it never had it and nothing has changed since
+--   settling  the engine's remainder is another one, or it has no such order: a fill may still be on its way here
+--   differs   … and hasn't come within the grace
+--   waiting   the engine couldn't be asked, for less than the grace
+--   gone      … for longer
+--
+-- Of an order that the engine doesn't know, the last change counts and the time of that answer, whichever is later: what it
+-- filled last may have left its book just before. An untriggered stop was never in the book.
+SELECT o.id, o.remaining_quantity, o.updated_at, r.engine_remaining, r.answered_at, r.last_error,
+       CASE
+       WHEN r.answered_at IS NOT NULL THEN CASE
+           WHEN r.engine_remaining = o.remaining_quantity THEN 'agreed'
+           WHEN r.answered_at + %(grace)s < now() THEN 'differs'
+           ELSE 'settling' END
+       WHEN r.not_found_at IS NOT NULL THEN CASE
+           WHEN o.type IN ('stop_limit', 'stop_market') AND o.triggered_at IS NULL THEN 'agreed'
+           WHEN greatest(o.updated_at, r.not_found_at) + %(settle)s <= now() THEN 'agreed'
+           ELSE 'settling' END
+       WHEN r.failed_at + %(grace)s <= now() THEN 'gone'
+       ELSE 'waiting' END AS verdict
+  FROM orders o LEFT JOIN engine_removals r ON r.order_id = o.id
+ WHERE o.id = ANY (%(ids)s)
+   AND o.status IN ('OPEN', 'PARTIALLY_FILLED') AND o.expires_at <= %(as_of)s
+ ORDER BY o.expires_at, o.id
