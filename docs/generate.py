@@ -255,7 +255,9 @@ def settings_page() -> str:
     ]
     for name, info in Settings.model_fields.items():
         default = _setting_default(info)
-        lines.append(f"| `{variable(name)}` | {default} | {accepts(info)} | {cell(info.description or '')} |")
+        lines.append(
+            f"| `{variable(name)}` | {default} | {accepts(name, info)} | {cell(info.description or '')} |"
+        )
     lines += [
         "",
         "A duration is a number with `us`, `ms`, `s`, `min`, `h` or `d` (`250ms`, `5s`, `2min`); a bare number is seconds.",
@@ -276,7 +278,7 @@ def _setting_default(info: FieldInfo) -> str:
     return f"`{format_duration(value) if isinstance(value, timedelta) else value}`"
 
 
-def accepts(info: FieldInfo) -> str:
+def accepts(name: str, info: FieldInfo) -> str:
     """What a setting accepts, in words: its type and its bounds."""
     kind = _plain_type(info.annotation)
     least = next((item.ge for item in info.metadata if getattr(item, "ge", None) is not None), None)
@@ -288,7 +290,9 @@ def accepts(info: FieldInfo) -> str:
     if kind is int:
         return f"a whole number, {least} to {most}" if most is not None else f"a whole number from {least}"
     if kind is SecretStr:
-        return "a URL; kept secret"
+        return f"{'a URL' if name.endswith('_url') else 'text'}; kept secret"
+    if kind is str:
+        return "text"
     if kind is Path:
         return "a directory"
     raise TypeError(f"docs/generate.py has no words for a setting of type {kind}")

@@ -48,11 +48,11 @@ return {written, #changed, removed}
 
 
 @contextmanager
-def open_cache(url: str) -> Iterator[redis.Redis]:
+def open_cache(url: str, *, timeout: float = TIMEOUT) -> Iterator[redis.Redis]:
     """A connected client. Raises RedisDownError or ConfigurationError, never with the password in it."""
     try:
         client = redis.Redis.from_url(
-            url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0)
+            url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
         )
     except (ValueError, TypeError):
         raise ConfigurationError("MAVEN_REDIS_URL is not a valid Redis URL") from None

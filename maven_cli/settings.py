@@ -20,6 +20,7 @@ from maven_cli.times import format_duration, parse_duration
 
 LogLevel = Literal["debug", "info", "warn", "error"]
 LogFormat = Literal["text", "json", "journal"]
+EngineKind = Literal["none", "redis", "http"]
 
 
 def _duration(value: Any) -> Any:
@@ -126,6 +127,27 @@ class Settings(BaseSettings):
     retry_longest: Duration = _at_least(
         timedelta(seconds=1), "The longest that a failed item is left alone.", timedelta(hours=1)
     )
+    engine: Annotated[EngineKind, BeforeValidator(_lower)] = Field(
+        "none",
+        description="How the matching engine is told that an order is over: over redis or http; none: the database is "
+        "the book.",
+    )
+    engine_url: SecretStr | None = Field(
+        None, description="The engine's HTTP API, as https://host:port/path. Needed for MAVEN_ENGINE=http."
+    )
+    engine_token: SecretStr | None = Field(
+        None, description="Sent to the engine's HTTP API as a bearer token."
+    )
+    engine_timeout: Duration = _at_least(
+        timedelta(milliseconds=50),
+        "The longest wait for an engine's answer to one removal, tries included.",
+        timedelta(seconds=2),
+    )
+    engine_stream: str = Field(
+        "maven:engine:commands",
+        description="The Redis Stream that an engine reads its commands from. It answers on the stream of that name "
+        "with :replies for :commands.",
+    )
     statement_timeout: Duration = _at_least(
         timedelta(seconds=1), "The longest that one SQL statement of a pass may run.", timedelta(minutes=1)
     )
@@ -161,6 +183,7 @@ def load_settings() -> Settings:
     _check_url("MAVEN_DATABASE_URL", settings.database_url, ("postgresql", "postgres"))
     _check_url("MAVEN_LOCK_DATABASE_URL", settings.lock_database_url, ("postgresql", "postgres"))
     _check_url("MAVEN_REDIS_URL", settings.redis_url, ("redis", "rediss", "unix"))
+    _check_url("MAVEN_ENGINE_URL", settings.engine_url, ("http", "https"))
     if settings.home is not None and (settings.home / "bin" / "mvn").exists():
         raise ConfigurationError(
             f"MAVEN_HOME={settings.home} is an installation of Apache Maven, which uses the same variable; "

@@ -33,9 +33,7 @@ def expire(
     """
     from maven_cli.passes import expiry
 
-    outcome = expiry.expire(
-        current().services, pairs=pair or [], as_of=as_of, limit=limit, dry_run=dry_run
-    )
+    outcome = expiry.expire(current().services, pairs=pair or [], as_of=as_of, limit=limit, dry_run=dry_run)
     return from_outcome(
         outcome, outcome.data, (lambda out: _expired(out, outcome.data or {})) if dry_run else None
     )

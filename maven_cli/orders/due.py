@@ -67,7 +67,8 @@ def due_orders(
 def count_due(conn: psycopg.Connection, as_of: datetime) -> int:
     """How many orders are past their end, whatever keeps them."""
     row = conn.execute(
-        "SELECT count(*) FROM orders WHERE status IN ('OPEN', 'PARTIALLY_FILLED') AND expires_at <= %s", [as_of]
+        "SELECT count(*) FROM orders WHERE status IN ('OPEN', 'PARTIALLY_FILLED') AND expires_at <= %s",
+        [as_of],
     ).fetchone()
     assert row is not None
     return int(row[0])

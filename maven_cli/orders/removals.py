@@ -88,9 +88,7 @@ def open_removals(
         load("orders", "removals_open"),
         {"as_of": as_of, "after_at": after[0], "after_id": after[1], "limit": limit},
     )
-    return [
-        (row[0], OpenRemoval(Removal(row[1], row[2] or "", row[3], row[4]), *row[5:])) for row in rows
-    ]
+    return [(row[0], OpenRemoval(Removal(row[1], row[2] or "", row[3], row[4]), *row[5:])) for row in rows]
 
 
 def settle(conn: psycopg.Connection, ids: Sequence[int]) -> None:

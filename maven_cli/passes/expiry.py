@@ -90,7 +90,9 @@ class _Expiry:
         """An order that can't be ended as it stands: reported, remembered, and left alone for a while."""
         item = f"order:{order_id}"
         reason = self.current.fail(item, error)
-        self.current.log.error("orders.failed", f"Failed to expire order {order_id}: {reason}", order=order_id)
+        self.current.log.error(
+            "orders.failed", f"Failed to expire order {order_id}: {reason}", order=order_id
+        )
         if not self.dry_run:
             settings = self.current.settings
             with self.current.transaction(WORK_KEY) as conn:
@@ -106,7 +108,9 @@ def _body(expiry: _Expiry, symbols: Sequence[str]) -> dict[str, Any]:
     current.check_clock()
     pairs = [pair.id for pair in resolve_pairs(current.conn, symbols)] if symbols else None
     if settings.expiry_require_engine and settings.engine == "none":
-        raise ConfigurationError("MAVEN_EXPIRY_REQUIRE_ENGINE needs an engine; set MAVEN_ENGINE to redis or http")
+        raise ConfigurationError(
+            "MAVEN_EXPIRY_REQUIRE_ENGINE needs an engine; set MAVEN_ENGINE to redis or http"
+        )
     engine = open_engine(settings, lambda: current.services.redis_url)
     if engine is None:
         _expire_due(expiry, pairs, lambda orders: [(o.id, o.remaining, o.changed_at) for o in orders])
@@ -273,7 +277,9 @@ def _call(expiry: _Expiry, asked: Sequence[Removal]) -> list[tuple[Removal, Answ
         )
     for removal, answer in answers:
         if isinstance(answer, Nonsense):
-            current.fail(f"order:{removal.order_id}", ValueError(f"the engine's answer isn't one: {answer.reason}"))
+            current.fail(
+                f"order:{removal.order_id}", ValueError(f"the engine's answer isn't one: {answer.reason}")
+            )
     return answers
 
 
@@ -287,7 +293,9 @@ def _settle_open(expiry: _Expiry) -> None:
             return
         after = (found[-1][0], found[-1][1].removal.order_id)
         owed = {one.removal.order_id: one for _, one in found if one.state == "owed"}
-        answers = {removal.order_id: answer for removal, answer in _call(expiry, [o.removal for o in owed.values()])}
+        answers = {
+            removal.order_id: answer for removal, answer in _call(expiry, [o.removal for o in owed.values()])
+        }
         done = []
         with current.transaction(WORK_KEY) as conn:
             for _, one in found:
