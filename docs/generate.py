@@ -287,6 +287,8 @@ def accepts(name: str, info: FieldInfo) -> str:
         return " ".join(f"`{value}`" for value in get_args(kind))
     if kind is timedelta:
         return f"a duration, at least {format_duration(least)}" if least else "a duration"
+    if kind is bool:
+        return "`true` `false`"
     if kind is int:
         return f"a whole number, {least} to {most}" if most is not None else f"a whole number from {least}"
     if kind is SecretStr:
