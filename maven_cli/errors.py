@@ -8,7 +8,8 @@
     │   ├── DiskFullError
     │   └── ClockError
     ├── TryLaterError          75  nothing is wrong; the same command works later
-    │   └── LockHeldError
+    │   ├── LockHeldError
+    │   └── CircuitOpenError
     ├── ConfigurationError     78  settings, credentials or the schema need a hand
     │   └── SchemaError
     └── StoppedError          143  SIGTERM asked the pass to stop
@@ -68,6 +69,10 @@ class TryLaterError(MavenError):
 
 class LockHeldError(TryLaterError):
     """Previous run still running, skipping..."""
+
+
+class CircuitOpenError(TryLaterError):
+    """What failed again and again is left alone for a while."""
 
 
 class ConfigurationError(MavenError):

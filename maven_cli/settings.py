@@ -148,8 +148,42 @@ class Settings(BaseSettings):
         description="The Redis Stream that an engine reads its commands from. It answers on the stream of that name "
         "with :replies for :commands.",
     )
+    events_stream: str = Field(
+        "maven:events", min_length=1, description="The Redis stream that gets the events."
+    )
+    events_maxlen: int = Field(
+        100_000, ge=0, description="About how many events the stream keeps; 0 never trims it."
+    )
+    events_retention: Duration = _at_least(
+        timedelta(hours=1),
+        "How long delivered events stay in the outbox, for maven events replay.",
+        timedelta(days=7),
+    )
+    events_budget: Duration = _at_least(
+        timedelta(seconds=1),
+        "Time after which a pass leaves the delivery of events to the next one.",
+        timedelta(seconds=5),
+    )
     statement_timeout: Duration = _at_least(
         timedelta(seconds=1), "The longest that one SQL statement of a pass may run.", timedelta(minutes=1)
+    )
+    circuit_failures: int = Field(
+        5,
+        ge=1,
+        description="Failures in a row of a dependency, or of a worker as a whole, that open its circuit.",
+    )
+    circuit_cool_down: Duration = _at_least(
+        timedelta(seconds=1),
+        "How long an open circuit waits before it lets one probe through.",
+        timedelta(seconds=20),
+    )
+    circuit_longest: Duration = _at_least(
+        timedelta(seconds=1),
+        "The most that this wait, doubled after each failed probe, may grow to.",
+        timedelta(minutes=5),
+    )
+    operator: str | None = Field(
+        None, description="Who decides by hand, for the record. Unset: the login name."
     )
     run_retention: Duration = _at_least(
         timedelta(hours=1), "How long run records are kept.", timedelta(days=7)

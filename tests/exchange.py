@@ -40,7 +40,7 @@ class Exchange:
         assert row is not None
         return int(row[0])
 
-    def wallet(self, user: int, asset: str) -> tuple[Decimal, Decimal]:
+    def wallet(self, user: int, asset: str) -> tuple[Decimal | int, Decimal | int]:
         """Available and locked, without trailing zeros."""
         row = self.conn.execute(
             "SELECT trim_scale(available), trim_scale(locked) FROM wallets WHERE user_id = %s AND asset_id = %s",
@@ -192,7 +192,7 @@ class Exchange:
             if releases:
                 conn.execute("SELECT maven_ledger_release(%s)", [releases])
 
-    def entries(self, kind: str = "unlock") -> list[tuple[str, Decimal]]:
+    def entries(self, kind: str = "unlock") -> list[tuple[str, Decimal | int]]:
         """Reference and amount of every entry of a kind, in order."""
         return self.conn.execute(
             "SELECT reference, trim_scale(available_delta) FROM ledger_entries WHERE kind = %s ORDER BY wallet_id, seq",

@@ -91,4 +91,4 @@ def expire(
         load("orders", "expire"),
         {"as_of": as_of, "ids": ids, "remaining": remaining, "seen": seen, "formula": formula},
     )
-    return [Expired(*row[:5], bool(row[5])) for row in rows]
+    return [Expired(row[0], row[1], row[2], row[3], row[4], bool(row[5])) for row in rows]

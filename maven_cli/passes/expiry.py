@@ -129,7 +129,7 @@ def _body(expiry: _Expiry, symbols: Sequence[str]) -> dict[str, Any]:
             _expire_due(expiry, pairs, lambda orders: _ask_engine(expiry, orders))
     backlog = due.count_due(current.conn, current.as_of) if expiry.room == 0 else 0
     if not expiry.dry_run:
-        publish_after(current)
+        publish_after(current.services, current.conn, log, stop=current.stop.check)
     mismatched = sum(one.differs for one in expiry.expired)
     milliseconds = round(current.elapsed().total_seconds() * 1000)
     log.info(
