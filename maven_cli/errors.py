@@ -7,7 +7,8 @@
     │   ├── RedisDownError
     │   └── DiskFullError
     ├── TryLaterError          75  nothing is wrong; the same command works later
-    │   └── LockHeldError
+    │   ├── LockHeldError
+    │   └── CircuitOpenError
     ├── ConfigurationError     78  settings, credentials or the schema need a hand
     │   └── SchemaError
     └── StoppedError          143  SIGTERM asked the pass to stop
@@ -63,6 +64,10 @@ class TryLaterError(MavenError):
 
 class LockHeldError(TryLaterError):
     """Previous run still running, skipping..."""
+
+
+class CircuitOpenError(TryLaterError):
+    """What failed again and again is left alone for a while."""
 
 
 class ConfigurationError(MavenError):

@@ -94,6 +94,24 @@ class Settings(BaseSettings):
     statement_timeout: Duration = _at_least(
         timedelta(seconds=1), "The longest that one SQL statement of a pass may run.", timedelta(minutes=1)
     )
+    circuit_failures: int = Field(
+        5,
+        ge=1,
+        description="Failures in a row of a dependency, or of a worker as a whole, that open its circuit.",
+    )
+    circuit_cool_down: Duration = _at_least(
+        timedelta(seconds=1),
+        "How long an open circuit waits before it lets one probe through.",
+        timedelta(seconds=20),
+    )
+    circuit_longest: Duration = _at_least(
+        timedelta(seconds=1),
+        "The most that this wait, doubled after each failed probe, may grow to.",
+        timedelta(minutes=5),
+    )
+    operator: str | None = Field(
+        None, description="Who decides by hand, for the record. Unset: the login name."
+    )
     run_retention: Duration = _at_least(
         timedelta(hours=1), "How long run records are kept.", timedelta(days=7)
     )
