@@ -4,7 +4,7 @@ A pass is a function ``(Pass) -> Counts`` in maven_cli/passes. `run` gives it th
 connection, and the means to stop in good order. What the function raises decides the exit code:
 
 * an `ItemError` collected with `Pass.fail` → the pass goes on, outcome *partial*, exit 1;
-* `LockHeldError` → *skipped*, exit 75, one line that operators know;
+* `LockHeldError`, or an open circuit → *skipped*, exit 75, one line that operators know;
 * any other MavenError → *error* with that error's code;
 * SIGTERM or SIGINT → the running statement is cancelled, StoppedError, exit 143 or 130.
 """
@@ -31,6 +31,7 @@ from maven_cli.db.locks import PassLock, pass_lock, work_lock
 from maven_cli.db.revision import check_revision
 from maven_cli.errors import (
     ClockError,
+    CircuitOpenError,
     InterruptedByUserError,
     LockHeldError,
     MavenError,
@@ -39,6 +40,7 @@ from maven_cli.errors import (
     UsageError,
 )
 from maven_cli.logs import WorkerLog
+from maven_cli.operations.circuits import WorkerCircuit
 from maven_cli.settings import Settings
 from maven_cli.times import iso
 
@@ -263,7 +265,8 @@ def run(
 ) -> Outcome:
     """Runs one pass and returns how it ended. Raises MavenError for what ends the whole pass.
 
-    dry_run takes no lock and leaves no record. `record` False is for read-only computations of the same code.
+    dry_run takes no lock and leaves no record, and no circuit stops it. `record` False is for read-only computations of
+    the same code.
     """
     log = WorkerLog(worker.label, worker.name)
     with (stop or Stop()).installed() as stopper:
@@ -272,8 +275,10 @@ def run(
         conn = connect(services.database_url, worker.scope)
         stopper.connections.append(conn)
         current: Pass | None = None
+        circuit = WorkerCircuit(conn, worker.scope, services.settings, log)
         data: dict[str, Any] | None = None
         status, error = "error", None
+        ended_by: Exception | None = StoppedError()  # what no handler below sees is no verdict on the worker
         try:
             check_revision(conn)
             if as_of is not None and as_of > database_now(conn):
@@ -287,19 +292,24 @@ def run(
                 with conn.transaction(force_rollback=True) if dry_run else nullcontext():
                     data = body(current)
             else:
+                circuit.enter()
                 with pass_lock(services.lock_url, worker.scope) as lock:
                     current = Pass(
                         worker, services, conn, as_of or lock.as_of, log, stopper, lock=lock, started=started
                     )
                     data = body(current)
-            status = "partial" if current.errors else "success"
+            status, ended_by = "partial" if current.errors else "success", None
             return Outcome(status, 1 if current.errors else 0, data, tuple(current.errors))
         except LockHeldError as held:
-            status, error = "skipped", str(held)
+            status, error, ended_by = "skipped", str(held), held
             log.warning("pass.skipped", SKIPPED)
             return Outcome("skipped", LockHeldError.exit_code, None)
+        except CircuitOpenError as refused:
+            status, error = "skipped", str(refused)
+            log.warning("circuit.skipped", f"{refused}, skipping...")
+            return Outcome("skipped", CircuitOpenError.exit_code, None, (ItemError("", error),))
         except Exception as failure:
-            known = _meaning(failure, stopper)
+            ended_by = known = _meaning(failure, stopper)
             status = "error"
             if isinstance(known, StoppedError):
                 status = "stopped"
@@ -312,6 +322,7 @@ def run(
         finally:
             stopper.settle(conn)
             if record and not dry_run:
+                circuit.ended(ended_by)
                 _record(services, conn, worker, current, started_at, started, status, error, data)
             conn.close()
 

@@ -19,6 +19,12 @@ GROUPS: dict[str, tuple[str, str]] = {
     "trades": ("maven_cli.cli.trades", "Bring trades in."),
     "orders": ("maven_cli.cli.orders", "Orders past their end: expire them, look at them."),
     "pairs": ("maven_cli.cli.pairs", "List, add, activate and halt trading pairs."),
+    "dlq": ("maven_cli.cli.dlq", "Dead letters: items that failed; look at them, retry or discard them."),
+    "circuits": (
+        "maven_cli.cli.circuits",
+        "What is left alone for a while because it failed again and again.",
+    ),
+    "incidents": ("maven_cli.cli.incidents", "What only a person can decide."),
     "db": ("maven_cli.cli.db", "Create and check maven's tables."),
     "every": ("maven_cli.cli.every", "Run a pass again and again on the wall-clock grid."),
     "demo": ("maven_cli.cli.demo", "A sample exchange on the embedded default, from trades to a chart."),

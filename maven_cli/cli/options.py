@@ -87,6 +87,13 @@ Intervals = Annotated[
         help="Only this interval; repeatable.",
     ),
 ]
+Reason = Annotated[
+    str,
+    typer.Option(
+        "--reason", metavar="TEXT", help="Why, for the record; who is MAVEN_OPERATOR or the login name."
+    ),
+]
+LARGEST_ID = 2**63 - 1
 DryRun = Annotated[
     bool,
     typer.Option(
@@ -99,3 +106,11 @@ def check_range(start: datetime | None, end: datetime | None) -> None:
     """Raises UsageError unless --from lies before --to."""
     if start is not None and end is not None and start >= end:
         raise UsageError(f"--from {iso(start)} must be earlier than --to {iso(end)}")
+
+
+def check_reason(text: str) -> str:
+    """Why somebody decides something, without spaces around it. Raises UsageError when it says nothing."""
+    reason = " ".join(text.split())
+    if not reason:
+        raise UsageError("--reason must say why")
+    return reason

@@ -120,3 +120,11 @@ def table(out: Console, columns: Sequence[Column], rows: Sequence[Sequence[str]]
     for row in rows:
         drawn.add_row(*row)
     out.print(drawn)
+
+
+def facts(out: Console, found: Sequence[tuple[str, Any]]) -> None:
+    """One thing, a line per name; what is unknown shows as ``-``."""
+    width = max(len(name) for name, _ in found)
+    for name, value in found:
+        shown = "-" if value is None else iso(value) if isinstance(value, datetime) else str(value)
+        out.print(f"{name.ljust(width)}  {shown}", markup=False)

@@ -1,0 +1,4 @@
+-- Items that went through in the end, by the worker itself.
+UPDATE dead_letters
+   SET state = 'RESOLVED', closed_at = statement_timestamp(), closed_by = worker, reason = NULL
+ WHERE worker = %(worker)s AND state = 'OPEN' AND item = ANY (%(items)s)
