@@ -91,6 +91,22 @@ class Settings(BaseSettings):
         "Time after which a candle pass leaves the rest to the next one.",
         timedelta(seconds=45),
     )
+    events_stream: str = Field(
+        "maven:events", min_length=1, description="The Redis stream that gets the events."
+    )
+    events_maxlen: int = Field(
+        100_000, ge=0, description="About how many events the stream keeps; 0 never trims it."
+    )
+    events_retention: Duration = _at_least(
+        timedelta(hours=1),
+        "How long delivered events stay in the outbox, for maven events replay.",
+        timedelta(days=7),
+    )
+    events_budget: Duration = _at_least(
+        timedelta(seconds=1),
+        "Time after which a pass leaves the delivery of events to the next one.",
+        timedelta(seconds=5),
+    )
     statement_timeout: Duration = _at_least(
         timedelta(seconds=1), "The longest that one SQL statement of a pass may run.", timedelta(minutes=1)
     )

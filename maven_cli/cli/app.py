@@ -18,6 +18,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "candles": ("maven_cli.cli.candles", "OHLCV candles of nine intervals, without gaps."),
     "trades": ("maven_cli.cli.trades", "Bring trades in."),
     "pairs": ("maven_cli.cli.pairs", "List, add, activate and halt trading pairs."),
+    "events": ("maven_cli.cli.events", "Deliver events to Redis, look at them, send them again."),
     "db": ("maven_cli.cli.db", "Create and check maven's tables."),
     "every": ("maven_cli.cli.every", "Run a pass again and again on the wall-clock grid."),
     "demo": ("maven_cli.cli.demo", "A sample exchange on the embedded default, from trades to a chart."),
