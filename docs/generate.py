@@ -291,6 +291,8 @@ def accepts(info: FieldInfo) -> str:
         return "a URL; kept secret"
     if kind is Path:
         return "a directory"
+    if kind is str:
+        return "a name"
     raise TypeError(f"docs/generate.py has no words for a setting of type {kind}")
 
 
