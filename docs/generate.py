@@ -300,6 +300,8 @@ def accepts(name: str, info: FieldInfo) -> str:
         return "a name"
     if kind is Path:
         return "a directory"
+    if kind is str:
+        return "a name"
     raise TypeError(f"docs/generate.py has no words for a setting of type {kind}")
 
 
@@ -339,7 +341,7 @@ TABLES = {
     "rejected_trades": "Trades that the settlement fence refused. Written by `maven_reject_trade`.",
     "outbox": "Events on their way out, in order per aggregate. Written in the transaction that causes them; marked as delivered and "
     "later pruned by whoever publishes them.",
-    "outbox_state": "One row: events older than this may have been pruned.",
+    "outbox_state": "One row: how far `maven events relay` has pruned.",
     "dead_letters": "Items that failed, one row each. Written by the passes and by `maven dlq`.",
     "circuits": "Dependencies and workers that failed again and again. Written by whoever met the failure, and by `maven circuits reset`.",
     "incidents": "What only a person can decide. Opened by passes, closed by `maven incidents resolve`.",
@@ -388,6 +390,8 @@ COLUMNS = {
     "outbox.event_id": "deterministic: the type and what it is about",
     "outbox.aggregate": "events of one aggregate are delivered in the order of `id`",
     "outbox.event": "the CloudEvent as it is published",
+    "outbox.delivered_at": "when Redis had it; null while it waits",
+    "outbox_state.pruned_until": "events created before this instant may be gone; later ones are all there",
     "dead_letters.item": "`order:123`",
     "dead_letters.next_attempt_at": "no pass tries it before this instant",
     "circuits.name": "`engine:http`, `worker:orders-expire`, …",

@@ -25,6 +25,7 @@ GROUPS: dict[str, tuple[str, str]] = {
         "What is left alone for a while because it failed again and again.",
     ),
     "incidents": ("maven_cli.cli.incidents", "What only a person can decide."),
+    "events": ("maven_cli.cli.events", "Deliver events to Redis, look at them, send them again."),
     "db": ("maven_cli.cli.db", "Create and check maven's tables."),
     "every": ("maven_cli.cli.every", "Run a pass again and again on the wall-clock grid."),
     "demo": ("maven_cli.cli.demo", "A sample exchange on the embedded default, from trades to a chart."),
