@@ -30,8 +30,8 @@ from maven_cli.db.failures import explain
 from maven_cli.db.locks import PassLock, pass_lock, work_lock
 from maven_cli.db.revision import check_revision
 from maven_cli.errors import (
-    ClockError,
     CircuitOpenError,
+    ClockError,
     InterruptedByUserError,
     LockHeldError,
     MavenError,

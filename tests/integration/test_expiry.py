@@ -63,7 +63,8 @@ def test_an_expired_order_is_told(
     assert lines[1] == f"debug [OrderExpirationWorker] Expired order {order} (BTC/USDT)"
     assert lines[-1].startswith("info  [OrderExpirationWorker] Expired 1 orders, 0 errors (")
     assert exchange.wallet(1, "USDT") == (10_000, 0)
-    events = [json.loads(fields["event"]) for _, fields in cache.xrange("maven:events")]
+    entries: Any = cache.xrange("maven:events")
+    events = [json.loads(fields["event"]) for _, fields in entries]
     assert [event["id"] for event in events] == exchange.events()
     assert [event["type"] for event in events] == ["OrderExpiredEvent", "BalanceUnlockedEvent"]
     assert events[0]["data"]["released"] == "50"
