@@ -17,7 +17,7 @@ Faults wait for the next `times` commands (all, when None) of either protocol:
     late      carried out, answered after `seconds`
     mute      carried out, never answered
     deaf      neither carried out nor answered
-    twice     answered twice (over HTTP: once)
+    twice     answered twice, the second time with `fields` if there are any (over HTTP: once)
     raw       not carried out, answered with `fields` (Redis), or with `status`, `content_type` and `body` (HTTP)
     removed_raw  the same, but carried out
     die       carried out, then the process kills itself before it answers
@@ -428,7 +428,7 @@ class RedisSide(threading.Thread):
             time.sleep(details["seconds"])
         self._reply(fields, details["fields"] if kind == "removed_raw" else answer)
         if kind == "twice":
-            self._reply(fields, answer)
+            self._reply(fields, details.get("fields", answer))
         if kind == "unacked":
             die()
 

@@ -202,7 +202,8 @@ def _address(url: str, token: str | None) -> tuple[str, str]:
     """Where orders are, and host and port for messages."""
     try:
         parts = httpx.URL(url)
-        host, port = parts.host, parts.port or (443 if parts.scheme == "https" else 80)
+        usual = 443 if parts.scheme == "https" else 80
+        host, port = parts.host, usual if parts.port is None else parts.port
     except (httpx.InvalidURL, ValueError):
         host, port = "", 0
     if not host or not 0 < port < 65536:

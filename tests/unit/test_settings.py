@@ -75,6 +75,8 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
         ("MAVEN_TICKER_BATCH", "1.5", "must be a whole number"),
         ("MAVEN_CANDLE_KEEP", "0", "must be at least 1"),
         ("MAVEN_CANDLE_KEEP", "1001", "must be at most 1000"),
+        ("MAVEN_ENGINE", "fix", "accepts none, redis or http"),
+        ("MAVEN_ENGINE_TIMEOUT", "0", "must be at least 50ms"),
         ("MAVEN_RUN_RETENTION", "9" * 400, "must be a duration like"),
     ],
 )
@@ -101,6 +103,11 @@ def test_e06_a_wrong_url_is_named_without_its_secret(
     message = refused(monkeypatch, **{name: value})
     assert message.startswith(f"{name} must be a URL that starts with ")
     assert SECRET not in message
+
+
+def test_e06_a_wrong_engine_address_is_named_without_its_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refused(monkeypatch, MAVEN_ENGINE_URL=f"ftp://u:{SECRET}@h/")
+    assert message == "MAVEN_ENGINE_URL must be a URL that starts with http:// or https://"
 
 
 def test_e06_a_misspelt_variable_is_not_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
