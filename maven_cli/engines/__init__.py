@@ -36,7 +36,7 @@ class Removal:
 class Removed:
     """The engine took the order out of its book, now or at an earlier asking with the same key.
 
-    remaining: the quantity that was left at that moment, in whole coins of base, at least 0.
+    remaining: the quantity that was left at that moment, in the unit of ``orders.remaining_quantity``, at least 0.
     sequence: the engine's own number or revision of the removal, if it tells one.
     """
 
