@@ -827,6 +827,23 @@ def test_http_what_breaks_off_or_is_another_protocol(junk: bytes) -> None:
     assert isinstance(answer, Unreachable | Nonsense)
 
 
+def test_http_a_name_server_that_hangs_does_not_hold_up_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.getaddrinfo
+    asked = threading.Event()
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        asked.set()
+        time.sleep(6)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    started = time.monotonic()
+    (answer,) = ask(http_engine("http://localhost:1", "200ms"), removal(1))
+    assert time.monotonic() - started < 4
+    assert asked.is_set()
+    assert isinstance(answer, Unreachable)
+
+
 def test_http_nobody_listens(venue: MatchingEngine, talk: Open) -> None:
     venue.kill()
     (answer,) = ask(talk("http"), removal(1))
