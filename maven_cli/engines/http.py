@@ -85,7 +85,8 @@ class HttpEngine:
                 yield result
         finally:
             abandoned.set()
-            thread.join()
+            # Not for ever: a look-up of a host's name can't be cancelled.
+            thread.join(self._timeout.total_seconds() + 1)
 
     def close(self) -> None:
         """Nothing stays open between two calls."""
@@ -159,9 +160,9 @@ class HttpEngine:
             return Unreachable(f"{self.target} can't be reached: {text or type(error).__name__}")
         except httpx.HTTPError as error:
             return Nonsense(f"{self.target} sent what isn't HTTP: {type(error).__name__}")
-        return self._meaning(removal, response.status_code, response.headers.get("Content-Type", ""), body)
+        return self._meaning(removal, response.status_code, body)
 
-    def _meaning(self, removal: Removal, status: int, kind: str, body: bytes) -> Answer:
+    def _meaning(self, removal: Removal, status: int, body: bytes) -> Answer:
         if status >= 500 or status in _TRY_AGAIN:
             return Unreachable(f"{self.target} answered HTTP {status}")
         if status in (401, 403):
