@@ -30,7 +30,7 @@ from psycopg.types.json import Jsonb
 from maven_cli.cache import open_cache
 from maven_cli.db.locks import WORK_NAMESPACE, lock_key
 from maven_cli.embedded.binaries import valkey_bin
-from maven_cli.errors import ConfigurationError, RedisDownError, TryLaterError, UsageError
+from maven_cli.errors import ConfigurationError, DatabaseDownError, RedisDownError, TryLaterError, UsageError
 from maven_cli.events import publish as publishing
 from maven_cli.events.publish import Published, publish, publish_after, waiting
 from maven_cli.events.replay import replay
@@ -445,6 +445,34 @@ def test_a_relay_killed_around_exec_loses_and_reorders_nothing(
     assert first_seen(found) == ids
     assert len(found) == (35 if when == "before" else 35 + 20 + 5)
     assert in_order(found)
+
+
+def test_e09_a_publisher_that_was_frozen_does_no_harm_when_it_wakes_up(
+    services: TestServices,
+    conn: psycopg.Connection,
+    database_url: str,
+    cache: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PostgreSQL ends its transaction, others go on, and what it sends in the end are ids that were there."""
+    ids = add_many(conn, 10)
+    send = publishing.send
+    monkeypatch.setattr(publishing, "LONGEST", "200ms")
+
+    def frozen(*args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(publishing, "send", send)
+        time.sleep(1.0)
+        with psycopg.connect(database_url, autocommit=True) as other:
+            ids.extend(add_many(other, 5, start=100))
+            assert deliver(services, other) == Published(delivered=15, pending=0)
+        return send(*args, **options)
+
+    monkeypatch.setattr(publishing, "send", frozen)
+    with pytest.raises(DatabaseDownError, match="idle-in-transaction timeout"):
+        relay(services)
+    assert streamed(cache) == [*ids, *ids[:10]]
+    assert undelivered(conn) == []
+    assert in_order(streamed(cache))
 
 
 PUBLISHER = """
@@ -878,7 +906,7 @@ def test_tail_follows_from_before_the_stream_exists(
         def shown() -> list[str]:
             documents = [json.loads(line) for line in lines]
             assert all(document["command"] == "events tail" for document in documents)
-            return [entry["event_id"] for document in documents for entry in document["data"]]
+            return [entry["event_id"] for document in documents for entry in document["data"] or ()]
 
         ids = add_many(conn, 3)
         relayed(services)
