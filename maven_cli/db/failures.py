@@ -53,7 +53,7 @@ def explain(error: psycopg.Error) -> MavenError | None:
                 f"PostgreSQL gave up ({_first_line(error)}); nothing is lost, the next pass goes on. "
                 "If it stays so, raise MAVEN_STATEMENT_TIMEOUT"
             )
-        case pg.OperationalError() | pg.InterfaceError():
+        case pg.OperationalError() | pg.InterfaceError() | pg.IdleInTransactionSessionTimeout():
             return DatabaseDownError(
                 f"the connection to PostgreSQL broke: {_first_line(error)}; the next pass goes on"
             )

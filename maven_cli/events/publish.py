@@ -32,6 +32,7 @@ from maven_cli.settings import Settings
 WORK_KEY = "events"
 # A batch takes milliseconds. Who waits longer than this leaves its events to whoever is publishing, or to the relay.
 WAIT_MS = 1_000
+LONGEST = "30s"
 BATCH = 500
 # (id, event_id, type, aggregate, the CloudEvent as JSON text)
 Row = tuple[int, str, str, str, str]
@@ -187,9 +188,11 @@ def _batch(conn: psycopg.Connection, client: redis.Redis, size: int, *, stream: 
 
 def take_turn(conn: psycopg.Connection, wait_ms: int = WAIT_MS) -> None:
     """Makes the open transaction the only one that publishes. Raises lock_not_available after the wait."""
-    # A host that vanishes while it waits for Redis must not keep the others from publishing.
+    # A host that vanishes while it waits for Redis, or is frozen there, must not keep the others from publishing.
     conn.execute(
-        "SELECT set_config('idle_in_transaction_session_timeout', '30s', true), set_config('statement_timeout', '30s', true)"
+        "SELECT set_config('idle_in_transaction_session_timeout', %(longest)s, true),"
+        " set_config('statement_timeout', %(longest)s, true)",
+        {"longest": LONGEST},
     )
     work_lock(conn, WORK_KEY, timeout_ms=wait_ms)
 
