@@ -28,7 +28,7 @@ def not_due(conn: psycopg.Connection, *, later: timedelta = timedelta(0)) -> lis
     row = conn.execute("SELECT clock_timestamp()").fetchone()
     assert row is not None
     found = conn.execute(
-        f"SELECT item FROM dead_letters WHERE worker = %(worker)s AND {NOT_DUE} ORDER BY item",  # type: ignore[arg-type]
+        f"SELECT item FROM dead_letters WHERE worker = %(worker)s AND {NOT_DUE} ORDER BY item",
         {"worker": WORKER, "as_of": row[0] + later},
     )
     return [item for (item,) in found]
