@@ -9,7 +9,7 @@ import typer
 
 from maven_cli.cli.command import command, current
 from maven_cli.cli.operator import operator_name
-from maven_cli.cli.options import LARGEST_ID, Reason, check_reason
+from maven_cli.cli.options import Id, Ids, Reason, check_reason, option_parser, parse_id
 from maven_cli.cli.output import Result, facts
 from maven_cli.errors import UsageError
 
@@ -25,9 +25,6 @@ app = typer.Typer(
     no_args_is_help=True, help="Dead letters: items that failed; look at them, retry or discard them."
 )
 
-Ids = Annotated[
-    list[int], typer.Argument(metavar="ID...", min=1, max=LARGEST_ID, help="As in: maven dlq list")
-]
 WorkerName = Annotated[
     str | None,
     typer.Option("--worker", "-w", metavar="NAME", help="Only of this worker, as in orders-expire."),
@@ -92,9 +89,7 @@ def _next(letter: DeadLetter, now: datetime) -> str:
 
 
 @command(app, "show")
-def show(
-    number: Annotated[int, typer.Argument(metavar="ID", min=1, max=LARGEST_ID, help="As in: maven dlq list")],
-) -> Result:
+def show(number: Id) -> Result:
     """Show everything about one item that failed."""
     from dataclasses import asdict
 
@@ -110,7 +105,9 @@ def retry(
     ids: Annotated[
         list[int] | None,
         typer.Argument(
-            metavar="[ID]...", min=1, max=LARGEST_ID, help="Also discarded ones; all of them, or none."
+            parser=option_parser(parse_id),
+            metavar="[ID]...",
+            help="Also discarded ones; all of them, or none.",
         ),
     ] = None,
     worker: WorkerName = None,

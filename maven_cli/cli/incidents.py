@@ -9,7 +9,7 @@ import typer
 
 from maven_cli.cli.command import command, current
 from maven_cli.cli.operator import operator_name
-from maven_cli.cli.options import LARGEST_ID, Reason, check_reason
+from maven_cli.cli.options import Id, Reason, check_reason
 from maven_cli.cli.output import Result, facts, jsonable
 from maven_cli.errors import UsageError
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from maven_cli.operations.incidents import Incident
 
 app = typer.Typer(no_args_is_help=True, help="What only a person can decide.")
-
-Id = Annotated[int, typer.Argument(metavar="ID", min=1, max=LARGEST_ID, help="As in: maven incidents list")]
 
 
 @command(app, "list")

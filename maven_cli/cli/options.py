@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
@@ -28,6 +29,13 @@ def option_parser(parse: Callable[[str], T]) -> Callable[[Any], Any]:
 
     callback.__name__ = parse.__name__.removeprefix("parse_")
     return callback
+
+
+def parse_id(text: str) -> int:
+    """The number of a row, as the lists show it. Raises ValueError."""
+    if not re.fullmatch(r"[0-9]{1,19}", text) or not 1 <= int(text) < 2**63:
+        raise ValueError(f"{text[:40]!r} is not an id; write the number that the list shows")
+    return int(text)
 
 
 Pairs = Annotated[
@@ -87,13 +95,19 @@ Intervals = Annotated[
         help="Only this interval; repeatable.",
     ),
 ]
+Id = Annotated[
+    int, typer.Argument(parser=option_parser(parse_id), metavar="ID", help="The number that the list shows.")
+]
+Ids = Annotated[
+    list[int],
+    typer.Argument(parser=option_parser(parse_id), metavar="ID...", help="The numbers that the list shows."),
+]
 Reason = Annotated[
     str,
     typer.Option(
         "--reason", metavar="TEXT", help="Why, for the record; who is MAVEN_OPERATOR or the login name."
     ),
 ]
-LARGEST_ID = 2**63 - 1
 DryRun = Annotated[
     bool,
     typer.Option(
