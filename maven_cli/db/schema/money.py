@@ -102,6 +102,7 @@ ledger_adjustments = Table(
     Column("state", Text, nullable=False, server_default="PROPOSED"),
     Column("decided_by", Text),
     Column("decided_at", Instant),
+    Column("digest", LargeBinary, nullable=False),
     CheckConstraint("amount <> 0 AND amount <> 'NaN'", name="amount"),
     CheckConstraint("btrim(reason) <> ''", name="reason"),
     CheckConstraint("state IN ('PROPOSED', 'APPROVED', 'REJECTED')", name="state"),
@@ -110,7 +111,9 @@ ledger_adjustments = Table(
         name="decided",
     ),
     CheckConstraint(
-        "state <> 'APPROVED' OR lower(btrim(decided_by)) <> lower(btrim(proposed_by))", name="two_people"
+        "btrim(proposed_by) <> '' AND btrim(decided_by) <> ''"
+        " AND (state <> 'APPROVED' OR lower(btrim(decided_by)) <> lower(btrim(proposed_by)))",
+        name="two_people",
     ),
 )
 
