@@ -376,6 +376,7 @@ COLUMNS = {
     "engine_removals.engine_remaining": "what was left of the order when the engine took it out of the book",
     "engine_removals.not_found_at": "when the engine first said that it has no such order",
     "engine_removals.failed_at": "when the engine first couldn't be asked",
+    "engine_removals.settled_at": "when both were done: the order ended, and the engine answered",
     "outbox.event_id": "deterministic: the type and what it is about",
     "outbox.aggregate": "events of one aggregate are delivered in the order of `id`",
     "outbox.event": "the CloudEvent as it is published",

@@ -187,12 +187,9 @@ engine_removals = Table(
     Column("failed_at", Instant),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("last_error", Text),
+    Column("settled_at", Instant),
     CheckConstraint("(answered_at IS NULL) = (engine_remaining IS NULL)", name="answer"),
-    Index(
-        "ix_engine_removals_owed",
-        "requested_at",
-        postgresql_where=text("answered_at IS NULL AND not_found_at IS NULL"),
-    ),
+    Index("ix_engine_removals_open", "requested_at", "order_id", postgresql_where=text("settled_at IS NULL")),
 )
 
 rejected_trades = Table(

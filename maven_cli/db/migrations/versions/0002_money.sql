@@ -132,9 +132,10 @@ CREATE TABLE engine_removals (
     failed_at timestamptz,
     attempts integer NOT NULL DEFAULT 0,
     last_error text,
+    settled_at timestamptz,
     CONSTRAINT ck_engine_removals_answer CHECK ((answered_at IS NULL) = (engine_remaining IS NULL))
 );
-CREATE INDEX ix_engine_removals_owed ON engine_removals (requested_at) WHERE answered_at IS NULL AND not_found_at IS NULL;
+CREATE INDEX ix_engine_removals_open ON engine_removals (requested_at, order_id) WHERE settled_at IS NULL;
 
 CREATE TABLE rejected_trades (
     trading_pair_id bigint NOT NULL CONSTRAINT fk_rejected_trades_trading_pair_id REFERENCES trading_pairs (id),

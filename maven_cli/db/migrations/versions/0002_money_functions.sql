@@ -366,13 +366,14 @@ CREATE TYPE maven_expiry AS (
     order_id bigint, lock_id bigint, wallet_id bigint, asset text, rule numeric, reference text
 );
 
--- Expires orders that are still as the caller saw them, in one transaction: status, locks, balances, events. An order
--- that another transaction holds, or that has changed, is left out of the answer. `formula`: release by the platform's
+-- Expires orders that are still as the caller saw them (what remains of each, and when it last changed), in one
+-- transaction: status, locks, balances, events. An order that another transaction holds, or that has changed since, is
+-- left out of the answer. `formula`: release by the platform's
 -- rule where an order has no lock. Raises MVX01 for an order that can't be expired as it stands.
 --
 -- released: what this order's end gave back (0 while another order shares its lock); rule: what the platform's rule
 -- would have given back (null where it can't say).
-CREATE FUNCTION maven_expire_orders(as_of timestamptz, order_ids bigint[], remaining numeric[], formula boolean)
+CREATE FUNCTION maven_expire_orders(as_of timestamptz, order_ids bigint[], remaining numeric[], seen timestamptz[], formula boolean)
 RETURNS TABLE (order_id bigint, released numeric, rule numeric, lock_id bigint, asset text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
@@ -387,8 +388,9 @@ DECLARE
     told bigint;
 BEGIN
     SELECT array_agg(d.id ORDER BY d.id) INTO due FROM (
-        SELECT o.id FROM orders o JOIN unnest(order_ids, remaining) AS given (id, remaining) ON given.id = o.id
+        SELECT o.id FROM orders o JOIN unnest(order_ids, remaining, seen) AS given (id, remaining, seen) ON given.id = o.id
          WHERE o.status IN ('OPEN', 'PARTIALLY_FILLED') AND o.expires_at <= as_of AND o.remaining_quantity = given.remaining
+           AND o.updated_at = given.seen
          ORDER BY o.id FOR UPDATE OF o SKIP LOCKED) d;
     IF due IS NULL THEN
         RETURN;
