@@ -362,6 +362,7 @@ COLUMNS = {
     "ledger_entries.lock_id": "the lock that the entry made or took from",
     "ledger_entries.digest": "SHA-256 of all other fields and of the wallet's user and asset",
     "ledger_adjustments.amount": "added to the available balance; negative takes away",
+    "ledger_adjustments.rejection": "why it was turned down",
     "ledger_adjustments.digest": "SHA-256 of all other fields",
     "orders.status": "live: `OPEN`, `PARTIALLY_FILLED`",
     "orders.triggered_at": "when a stop order went into the book; null before",

@@ -94,6 +94,9 @@ class Settings(BaseSettings):
     statement_timeout: Duration = _at_least(
         timedelta(seconds=1), "The longest that one SQL statement of a pass may run.", timedelta(minutes=1)
     )
+    operator: str | None = Field(
+        None, description="Who decides by hand, for the record. Unset: the login name."
+    )
     run_retention: Duration = _at_least(
         timedelta(hours=1), "How long run records are kept.", timedelta(days=7)
     )

@@ -18,6 +18,8 @@ GROUPS: dict[str, tuple[str, str]] = {
     "candles": ("maven_cli.cli.candles", "OHLCV candles of nine intervals, without gaps."),
     "trades": ("maven_cli.cli.trades", "Bring trades in."),
     "pairs": ("maven_cli.cli.pairs", "List, add, activate and halt trading pairs."),
+    "ledger": ("maven_cli.cli.ledger", "Wallets and their ledger: look, adjust, say who checks."),
+    "audit": ("maven_cli.cli.audit", "Prove the books: wallets, ledger, locks, orders, events, candles."),
     "db": ("maven_cli.cli.db", "Create and check maven's tables."),
     "every": ("maven_cli.cli.every", "Run a pass again and again on the wall-clock grid."),
     "demo": ("maven_cli.cli.demo", "A sample exchange on the embedded default, from trades to a chart."),

@@ -102,6 +102,7 @@ ledger_adjustments = Table(
     Column("state", Text, nullable=False, server_default="PROPOSED"),
     Column("decided_by", Text),
     Column("decided_at", Instant),
+    Column("rejection", Text),
     Column("digest", LargeBinary, nullable=False),
     CheckConstraint("amount <> 0 AND amount <> 'NaN'", name="amount"),
     CheckConstraint("btrim(reason) <> ''", name="reason"),
@@ -109,6 +110,9 @@ ledger_adjustments = Table(
     CheckConstraint(
         "(state = 'PROPOSED') = (decided_by IS NULL) AND (decided_by IS NULL) = (decided_at IS NULL)",
         name="decided",
+    ),
+    CheckConstraint(
+        "(state = 'REJECTED') = (rejection IS NOT NULL) AND btrim(rejection) <> ''", name="rejection"
     ),
     CheckConstraint(
         "btrim(proposed_by) <> '' AND btrim(decided_by) <> ''"

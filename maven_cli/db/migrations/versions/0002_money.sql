@@ -67,12 +67,14 @@ CREATE TABLE ledger_adjustments (
     state text NOT NULL DEFAULT 'PROPOSED',
     decided_by text,
     decided_at timestamptz,
+    rejection text,
     digest bytea NOT NULL,
     CONSTRAINT ck_ledger_adjustments_amount CHECK (amount <> 0 AND amount <> 'NaN'),
     CONSTRAINT ck_ledger_adjustments_reason CHECK (btrim(reason) <> ''),
     CONSTRAINT ck_ledger_adjustments_state CHECK (state IN ('PROPOSED', 'APPROVED', 'REJECTED')),
     CONSTRAINT ck_ledger_adjustments_decided
         CHECK ((state = 'PROPOSED') = (decided_by IS NULL) AND (decided_by IS NULL) = (decided_at IS NULL)),
+    CONSTRAINT ck_ledger_adjustments_rejection CHECK ((state = 'REJECTED') = (rejection IS NOT NULL) AND btrim(rejection) <> ''),
     CONSTRAINT ck_ledger_adjustments_two_people
         CHECK (btrim(proposed_by) <> '' AND btrim(decided_by) <> ''
                AND (state <> 'APPROVED' OR lower(btrim(decided_by)) <> lower(btrim(proposed_by))))

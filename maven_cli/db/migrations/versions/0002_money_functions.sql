@@ -276,7 +276,7 @@ END $$;
 -- What an adjustment says, in one hash.
 CREATE FUNCTION maven_adjustment_digest(a ledger_adjustments) RETURNS bytea LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT sha256(convert_to(jsonb_build_array($1.id, $1.wallet_id, trim_scale($1.amount), $1.reason, $1.proposed_by,
-        extract(epoch FROM $1.proposed_at), $1.state, $1.decided_by, extract(epoch FROM $1.decided_at))::text, 'UTF8'))
+        extract(epoch FROM $1.proposed_at), $1.state, $1.decided_by, extract(epoch FROM $1.decided_at), $1.rejection)::text, 'UTF8'))
 $$;
 
 -- An adjustment is proposed, then decided once; nothing else about it ever changes.
