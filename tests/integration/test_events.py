@@ -261,6 +261,21 @@ def test_the_stream_is_trimmed_to_about_its_length(
     assert len(streamed(cache)) == len(kept) + 2000
 
 
+def test_redis_gets_each_batch_in_one_transaction(
+    services: TestServices, conn: psycopg.Connection, valkey: OwnValkey
+) -> None:
+    """Another writer never comes between, and a server that dies has all of a batch or none of it."""
+    add_many(conn, 1203)
+    deliver(replace(services, redis_url=valkey.url), conn)
+    with redis.Redis.from_url(valkey.url) as client:
+        calls: Any = client.info("commandstats")
+    assert {name: calls[f"cmdstat_{name}"]["calls"] for name in ("multi", "xadd", "exec")} == {
+        "multi": 3,
+        "xadd": 1203,
+        "exec": 3,
+    }
+
+
 # --- Redis refuses
 
 
@@ -406,12 +421,12 @@ def test_a_redis_that_dies_in_mid_run_loses_nothing(
 
 DYING = """
 import os, signal, sys
-from datetime import timedelta
+from functools import partial
 from redis.client import Pipeline
-import maven_cli.events.publish as publishing
 from maven_cli.__main__ import run
-when, number, publishing.BATCH = sys.argv[1], int(sys.argv[2]), 10
-publishing._publish.__kwdefaults__["batch"] = publishing.publish.__kwdefaults__["batch"] = 10
+from maven_cli.passes import events
+when, number = sys.argv[1], int(sys.argv[2])
+events.publish = partial(events.publish, batch=10)
 execute, calls = Pipeline.execute, []
 def dies(self, *args, **options):
     calls.append(1)
@@ -476,19 +491,17 @@ def test_e09_a_publisher_that_was_frozen_does_no_harm_when_it_wakes_up(
 
 
 PUBLISHER = """
-import sys
-import psycopg
-from dataclasses import dataclass
+from functools import partial
 from maven_cli.cli.services import LazyServices
 from maven_cli.db.connection import connect
 from maven_cli.events import publish as publishing
 from maven_cli.logs import WorkerLog, configure
 from maven_cli.settings import load_settings
-publishing._publish.__kwdefaults__["batch"] = 17
+publishing._publish = partial(publishing._publish, batch=17)
 configure("warn", "text")
 services = LazyServices(load_settings())
 conn = connect(services.database_url, "publisher")
-while sys.stdin.readable():
+while True:
     publishing.publish_after(services, conn, WorkerLog("P", "p"))
     if conn.execute("SELECT to_regclass('writers_are_done') IS NOT NULL").fetchone() == (True,):
         break
