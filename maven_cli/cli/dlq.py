@@ -127,7 +127,11 @@ def retry(
             changed = dead_letters.retry(conn, worker=worker)
             return Result(
                 [_row(letter, changed=True) for letter in changed],
-                lambda out: out.print(f"{len(changed)} dead letters are due now", markup=False),
+                lambda out: out.print(
+                    "1 dead letter is due now"
+                    if len(changed) == 1
+                    else f"{len(changed)} dead letters are due now"
+                ),
             )
         before = _named(conn, ids)
         due = {letter.id: letter for letter in dead_letters.retry(conn, ids=ids)}

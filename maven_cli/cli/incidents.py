@@ -93,7 +93,7 @@ def _show(out: Console, incident: Incident) -> None:
 
 @command(app, "resolve")
 def resolve(number: Id, reason: Reason) -> Result:
-    """Close an incident, with the reason and your name. It opens again by itself if a pass finds it again."""
+    """Close an incident, with the reason and your name. A pass that still finds it opens a new one."""
     from maven_cli.db.connection import session
     from maven_cli.operations import incidents
 

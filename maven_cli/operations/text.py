@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from maven_cli.db.connection import redact
+from maven_cli.errors import MavenError
 from maven_cli.numbers import plain
 from maven_cli.times import iso
 
@@ -24,8 +25,8 @@ def one_line(text: str) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """An error's message as one line; its class's name when it has none."""
-    return one_line(str(error)) or type(error).__name__
+    """An error as one line: ours by its message, any other by its class and message, as in run records."""
+    return one_line(str(error) if isinstance(error, MavenError) else f"{type(error).__name__}: {error}")
 
 
 def storable(value: object) -> object:

@@ -388,6 +388,7 @@ def test_what_was_down_waits_always_as_long_and_a_bug_ever_longer(
 
     assert waits(RedisDownError("gone")) == [60.0, 60.0, 60.0, 60.0]
     assert waits(RuntimeError("a bug")) == [60.0, 120.0, 240.0, 240.0]
+    assert circuits.listed(conn)[0].last_error == "RuntimeError: a bug"
 
 
 def test_skips_and_their_end_are_told_and_recorded(
@@ -496,7 +497,9 @@ def test_a_circuit_that_can_t_be_written_is_told(
     conn.execute("ALTER TABLE circuits ADD CONSTRAINT nothing CHECK (failures = 0)")
     assert isinstance(one_pass(impatient, RuntimeError("x")), RuntimeError)
     [line] = lines
-    assert line.startswith("ERROR [TickerUpdateWorker] The circuit can't be kept: new row for relation")
+    assert line.startswith(
+        "ERROR [TickerUpdateWorker] The circuit can't be kept: CheckViolation: new row for relation"
+    )
 
 
 # --- the same with the real command

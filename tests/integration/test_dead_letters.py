@@ -242,7 +242,9 @@ def test_retry(cli: Cli, conn: psycopg.Connection, three: list[int]) -> None:
     assert not_due(conn) == []
     fail(conn, "order:0")
     assert cli("dlq", "retry", "--worker", WORKER).out == "2 dead letters are due now\n"
-    fail(conn, "order:0")
+    conn.execute("DELETE FROM dead_letters WHERE item <> 'order:0'")
+    assert cli("dlq", "retry", "--worker", WORKER).out == "1 dead letter is due now\n"
+    fail(conn, "order:1")
     document = cli("dlq", "retry", "--all", "--json").document
     assert [(row["item"], row["changed"]) for row in document["data"]] == [
         ("order:0", True),

@@ -1083,7 +1083,8 @@ def _order(conn: psycopg.Connection, pair: int, values: dict[str, Any]) -> None:
 
 def _expire(conn: psycopg.Connection, *, formula: bool) -> None:
     conn.execute(
-        "SELECT maven_expire_orders(now(), array_agg(id ORDER BY id), array_agg(remaining_quantity ORDER BY id), %s)"
+        "SELECT maven_expire_orders(now(), array_agg(id ORDER BY id), array_agg(remaining_quantity ORDER BY id),"
+        " array_agg(updated_at ORDER BY id), %s)"
         " FROM orders WHERE status = 'OPEN'",
         [formula],
     )
