@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg import sql
 
 from maven_cli.market.pairs import add_pair
@@ -161,12 +162,9 @@ class Books:
 
     def refused(self, order: int) -> int:
         """A trade against an order that has ended: the fence refuses it, and it is recorded."""
-        try:
+        with pytest.raises(psycopg.Error) as caught:
             self.fill(order, order, "0.1", "100")
-        except psycopg.Error as error:
-            assert error.sqlstate == "MVF01", error
-        else:
-            raise AssertionError("the fence let it through")
+        assert caught.value.sqlstate == "MVF01"
         self.value(
             "SELECT maven_reject_trade(%s, %s, now(), 100.5, 0.1, %s, NULL, 'order ended')",
             self.pair,

@@ -13,8 +13,6 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
 from tests.books import Books
 from tests.integration.test_audit import wrong
@@ -302,8 +300,10 @@ HAND = (
     "UPDATE wallets SET seq = seq + 1",
     "UPDATE wallets SET user_id = 9 WHERE id = 1",
     "INSERT INTO wallets (user_id, asset_id, available) SELECT 50, id, 1 FROM assets LIMIT 1",
-    ("INSERT INTO ledger_entries SELECT wallet_id, seq + 1, 'gift', 'g', 1, 0, available_after + 1, locked_after, NULL, now(), digest"
-    " FROM ledger_entries"),
+    (
+        "INSERT INTO ledger_entries SELECT wallet_id, seq + 1, 'gift', 'g', 1, 0, available_after + 1, locked_after, NULL, now(), digest"
+        " FROM ledger_entries"
+    ),
 )
 
 
@@ -446,20 +446,20 @@ def test_an_older_snapshot_does_not_slip_past_the_new_mode(
     books.conn.execute("SELECT maven_ledger_mode('observed', 'test')")
     wallet = books.deposit(1, "BTC", "10")
     with psycopg.connect(database_url) as platform:
-        platform.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")  # type: ignore[arg-type]
+        platform.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")
         platform.execute("SELECT 1")
         books.conn.execute("SELECT maven_ledger_mode('enforced', 'test')")
         with refuses("40001"):
             platform.execute("UPDATE wallets SET available = available + 5")
             platform.commit()
         platform.rollback()
-        platform.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")  # type: ignore[arg-type]
+        platform.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")
         platform.execute("SELECT 1")
         with refuses("MVL04", "READ COMMITTED"):
             books.conn.execute("SELECT maven_ledger_mode('observed', 'test')")
             platform.execute("SELECT maven_ledger_mode('enforced', 'test')")
             platform.rollback()
-            platform.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")  # type: ignore[arg-type]
+            platform.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")
             platform.execute("SELECT maven_ledger_mode('enforced', 'test')")
     assert balances(books, wallet) == ("10", "0", 1)
 
@@ -556,22 +556,16 @@ def test_the_same_lock_from_two_connections_is_one_lock(books: Books, database_u
 # --------------------------------------------------------------------------------------------------------------- roles
 
 
-@pytest.fixture
-def role(conn: psycopg.Connection) -> Iterator[str]:
-    """A login of the platform's that may use the schema, and nothing more yet."""
-    name = f"platform_{uuid4().hex[:8]}"
-    conn.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x'").format(sql.Identifier(name)))
-    conn.execute(sql.SQL("GRANT USAGE ON SCHEMA public TO {}").format(sql.Identifier(name)))
-    yield name
-    conn.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
+# A role with no rights in this database. The tests' own login may make none, but may become this one.
+ROLE = "pg_monitor"
 
 
-def test_nobody_may_execute_a_function_who_was_not_granted_it(conn: psycopg.Connection, role: str) -> None:
+def test_nobody_may_execute_a_function_who_was_not_granted_it(conn: psycopg.Connection) -> None:
     """The functions are listed by the database, so that a new one can't be forgotten."""
     rows = conn.execute(
         "SELECT p.oid::regprocedure::text, has_function_privilege(%s, p.oid, 'EXECUTE'), prosecdef, proconfig::text, prorettype = 'trigger'::regtype"
         "  FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = current_schema() AND proname LIKE 'maven%%'",
-        [role],
+        [ROLE],
     ).fetchall()
     assert len(rows) > 15
     ours = [row for row in rows if not row[0].startswith("maven_mark_")]
@@ -586,14 +580,14 @@ def test_nobody_may_execute_a_function_who_was_not_granted_it(conn: psycopg.Conn
 
 
 def test_a_role_with_execute_alone_moves_balances_but_not_by_hand(
-    books: Books, conn: psycopg.Connection, role: str, database_url: str
+    books: Books, conn: psycopg.Connection, database_url: str
 ) -> None:
     wallet = books.deposit(1, "BTC", "10")
-    grant = sql.SQL(
-        "GRANT EXECUTE ON FUNCTION maven_ledger_post, maven_ledger_lock, maven_ledger_release TO {}"
+    conn.execute(
+        "GRANT EXECUTE ON FUNCTION maven_ledger_post, maven_ledger_lock, maven_ledger_release TO pg_monitor"
     )
-    conn.execute(grant.format(sql.Identifier(role)))
-    with psycopg.connect(make_conninfo(database_url, user=role, password="x"), autocommit=True) as theirs:
+    with psycopg.connect(database_url, autocommit=True) as theirs:
+        theirs.execute("SET ROLE pg_monitor")
         # A table of the caller's own must not stand in for ours.
         theirs.execute("CREATE TEMP TABLE wallets (id bigint, available numeric)")
         theirs.execute("CREATE TEMP TABLE ledger_state (mode text)")
@@ -610,6 +604,6 @@ def test_a_role_with_execute_alone_moves_balances_but_not_by_hand(
             "SELECT maven_ledger_open(NULL, true)", "SELECT count(*) FROM maven_ledger_credit('{1}', '{1}', '{x}', '{1}')",
         ):  # fmt: skip
             with refuses("42501"):
-                theirs.execute(statement)  # type: ignore[call-overload]
+                theirs.execute(statement)
     assert balances(books, wallet) == ("9", "0", 4)
     assert wrong(conn) == []
