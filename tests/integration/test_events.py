@@ -1054,7 +1054,7 @@ def real_events(conn: psycopg.Connection, market: Market) -> list[dict[str, Any]
 
     shared = lock(btc, "oco", "0.50")
     orders = [
-        {"side": "buy", "price": "84000.10", "quantity": "0.5", "filled_quantity": "0.2", "lock_id": lock(usdt, "1", "30000")},
+        {"side": "buy", "price": "84000.10", "quantity": "0.5", "filled_quantity": "0.2", "fee_asset_id": quote, "lock_id": lock(usdt, "1", "30000")},
         {"side": "buy", "type": "market", "quote_quantity": "100", "lock_id": lock(usdt, "2", "100.00")},
         {"side": "sell", "type": "limit", "price": "90000", "quantity": "0.5", "lock_id": shared},
         {"side": "sell", "type": "stop_limit", "price": "80000", "stop_price": "80001", "quantity": "0.5", "lock_id": shared},
