@@ -202,7 +202,6 @@ class Pass:
         wait_ms: int = 0,
         shared: bool = False,
         money: bool = False,
-        force_rollback: bool = False,
     ) -> Iterator[psycopg.Connection]:
         """One work transaction: stops before it when asked to, takes the work lock of `key`, bounds every statement,
         and commits only while the pass still holds its own lock.
@@ -213,7 +212,7 @@ class Pass:
         self.stop.check()
         conn = conn or self.conn
         try:
-            with conn.transaction(force_rollback=force_rollback):
+            with conn.transaction():
                 limit_statements(conn, self.settings)
                 if money:
                     conn.execute(_MONEY)
@@ -225,6 +224,16 @@ class Pass:
         except psycopg.errors.QueryCanceled:
             self.stop.check()
             raise
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[psycopg.Connection]:
+        """A transaction that is rolled back at its end, whatever it did. It takes no lock that a real pass waits for, and
+        gives up at once where it would wait for the platform."""
+        self.stop.check()
+        with self.conn.transaction(force_rollback=True):
+            limit_statements(self.conn, self.settings)
+            self.conn.execute(_MONEY)
+            yield self.conn
 
     @contextmanager
     def snapshot(self, conn: psycopg.Connection | None = None) -> Iterator[psycopg.Connection]:

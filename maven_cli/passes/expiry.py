@@ -181,7 +181,7 @@ def _end(expiry: _Expiry, orders: list[tuple[int, Decimal, datetime]], names: di
     """One transaction; when it fails, halves."""
     current, settings = expiry.current, expiry.current.settings
     try:
-        with current.transaction(WORK_KEY, money=True, force_rollback=expiry.dry_run) as conn:
+        with current.rehearsal() if expiry.dry_run else current.transaction(WORK_KEY, money=True) as conn:
             done = due.expire(conn, current.as_of, orders, formula=settings.expiry_formula == "apply")
             if done and not expiry.dry_run:
                 ids = [one.id for one in done]
