@@ -2,8 +2,9 @@
 
 Why the order of ids is the order of an aggregate's events: whoever writes one holds the aggregate's row lock (the
 order's, the wallet's) until the commit. So the next event of the same aggregate gets its id after the one before has
-been committed: a smaller id is never still to come, and who sees an event sees all those before it. Ids of different
-aggregates commit in any order, and no order is promised between them.
+been committed (the identity hands them out one by one, without a cache per session): a smaller id is never still to
+come, and who sees an event sees all those before it. Ids of different aggregates commit in any order, and no order is
+promised between them.
 
 A batch is one transaction: the advisory lock, the oldest undelivered rows (locked, too), one MULTI/EXEC with all of
 them, the mark, the commit. Redis takes all of a batch or none of it, in order, and nobody else publishes meanwhile. What

@@ -17,7 +17,7 @@ import psycopg
 
 from maven_cli.cache import open_cache
 from maven_cli.db.queries import load
-from maven_cli.errors import MavenError
+from maven_cli.errors import ConfigurationError, DependencyDownError
 from maven_cli.events.publish import WAIT_MS, WORK_KEY, Published, publish, waiting
 from maven_cli.runner import Outcome, Pass, Services, Worker, run
 
@@ -46,7 +46,7 @@ def _body(current: Pass, limit: int | None) -> dict[str, Any]:
     elif pending:
         try:
             found = _deliver(current, limit)
-        except MavenError:
+        except (DependencyDownError, ConfigurationError):
             _warn_when_late(current, pending, age)
             raise
         if found.pending != 0:
