@@ -14,6 +14,7 @@ import pytest
 import redis
 from freezegun import freeze_time
 
+from maven_cli.db import locks
 from maven_cli.errors import ClockError, LockHeldError, UsageError
 from maven_cli.passes.expiry import expire
 from tests.conftest import TestServices
@@ -432,6 +433,26 @@ def test_a_wallet_that_somebody_holds_delays_only_its_own_orders(
     assert exchange.conn.execute("SELECT count(*) FROM dead_letters").fetchone() == (0,)
 
 
+def test_a_wallet_s_events_are_told_in_the_order_of_its_entries(
+    services: TestServices, exchange: Exchange
+) -> None:
+    """Also when its orders aren't numbered as their locks are."""
+    later = exchange.place(1, "buy", "1", "100", expires=HOUR)
+    earlier = exchange.place(1, "buy", "1", "100", expires=HOUR)
+    locks = [exchange.order(order)["lock_id"] for order in (later, earlier)]
+    exchange.conn.execute("UPDATE orders SET lock_id = NULL")
+    for order, lock in ((later, locks[1]), (earlier, locks[0])):
+        exchange.conn.execute(
+            "UPDATE orders SET lock_id = %s, expires_at = now() WHERE id = %s", [lock, order]
+        )
+    assert run(services)["expired"] == 2
+    told = exchange.conn.execute(
+        "SELECT (event->'data'->>'sequence')::int FROM outbox WHERE type = 'BalanceUnlockedEvent' ORDER BY id"
+    ).fetchall()
+    assert len(told) == 2
+    assert told == sorted(told)
+
+
 def test_only_one_pair(services: TestServices, exchange: Exchange) -> None:
     exchange.pair("ETH/USDT")
     exchange.fund(1, "ETH", 10)
@@ -456,7 +477,7 @@ def test_a_dry_run_changes_nothing_and_holds_nothing(
     assert exchange.conn.execute("SELECT count(*) FROM worker_runs").fetchone() == (0,)
     # Nor does it need a lock that a real pass holds.
     with exchange.conn.transaction():
-        work_lock(exchange.conn, "orders:expire")
+        locks.work_lock(exchange.conn, "orders:expire")
         text = cli("orders", "expire", "--dry-run")
     assert text.out.splitlines()[1].split() == [
         str(order),
@@ -509,8 +530,9 @@ def test_a_future_as_of_is_refused(cli: Cli) -> None:
     assert (done.code, done.err.count("\n")) == (2, 1)
 
 
-def test_two_passes_at_once(services: TestServices, exchange: Exchange) -> None:
-    """Under a broken pass lock the work lock still lets one alone write."""
+@pytest.mark.parametrize("broken_too", ["", "the work lock"])
+def test_two_passes_at_once(services: TestServices, exchange: Exchange, broken_too: str) -> None:
+    """Under a broken pass lock the work lock still lets one alone write; without that, the rows decide."""
     orders = [exchange.place(quantity="0.1") for _ in range(40)]
     results: list[int] = []
 
@@ -521,10 +543,12 @@ def test_two_passes_at_once(services: TestServices, exchange: Exchange) -> None:
 
     threads = [threading.Thread(target=one) for _ in range(2)]
     with pytest.MonkeyPatch.context() as broken:
-        broken.setattr("maven_cli.db.locks.PASS_NAMESPACE", 0)
         broken.setattr(
-            "maven_cli.db.locks.lock_key", lambda scope: hash((scope, threading.get_ident())) % 2**31
+            "maven_cli.runner.pass_lock",
+            lambda url, scope: locks.pass_lock(url, f"{scope}{threading.get_ident()}"),
         )
+        if broken_too:
+            broken.setattr("maven_cli.runner.work_lock", lambda *_, **__: None)
         for thread in threads:
             thread.start()
         for thread in threads:

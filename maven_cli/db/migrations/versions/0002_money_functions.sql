@@ -459,9 +459,11 @@ BEGIN
     SELECT array_agg(l.id) INTO ending FROM locks l
      WHERE l.id = ANY (shared_locks) AND NOT EXISTS (
            SELECT FROM orders o WHERE o.lock_id = l.id AND o.status IN ('OPEN', 'PARTIALLY_FILLED'));
+    -- In the order of their events below: a wallet's events are told in the order of its entries.
     SELECT array_agg(x.posting ORDER BY x.position) INTO postings FROM (
-        SELECT l.id AS position, (l.wallet_id, 'unlock', 'lock:' || l.id, l.remaining, -l.remaining, l.id)::maven_posting AS posting
-          FROM locks l WHERE l.id = ANY (ending) AND l.remaining > 0
+        SELECT e.position, (l.wallet_id, 'unlock', 'lock:' || l.id, l.remaining, -l.remaining, l.id)::maven_posting AS posting
+          FROM locks l JOIN (SELECT e.lock_id, max(e.order_id) AS position FROM unnest(expiring) e GROUP BY 1) e ON e.lock_id = l.id
+         WHERE l.id = ANY (ending) AND l.remaining > 0
         UNION ALL
         SELECT e.order_id, (e.wallet_id, 'unlock', e.reference, e.rule, -e.rule, opening.id)::maven_posting
           FROM unnest(expiring) e
