@@ -26,6 +26,8 @@ GROUPS: dict[str, tuple[str, str]] = {
     ),
     "incidents": ("maven_cli.cli.incidents", "What only a person can decide."),
     "events": ("maven_cli.cli.events", "Deliver events to Redis, look at them, send them again."),
+    "ledger": ("maven_cli.cli.ledger", "Wallets and their ledger: look, adjust, say who checks."),
+    "audit": ("maven_cli.cli.audit", "Prove the books: wallets, ledger, locks, orders, events, candles."),
     "db": ("maven_cli.cli.db", "Create and check maven's tables."),
     "every": ("maven_cli.cli.every", "Run a pass again and again on the wall-clock grid."),
     "demo": ("maven_cli.cli.demo", "A sample exchange on the embedded default, from trades to a chart."),

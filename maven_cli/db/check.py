@@ -33,6 +33,9 @@ TRIGGERS = {
     "maven_entries_match": "ledger_entries",
     "maven_wallets_match": "wallets",
     "maven_orders_changed": "orders",
+    "maven_adjustments_guard": "ledger_adjustments",
+    "maven_adjustments_no_truncate": "ledger_adjustments",
+    "maven_outbox_sealed": "outbox",
 }
 
 

@@ -102,6 +102,8 @@ ledger_adjustments = Table(
     Column("state", Text, nullable=False, server_default="PROPOSED"),
     Column("decided_by", Text),
     Column("decided_at", Instant),
+    Column("rejection", Text),
+    Column("digest", LargeBinary, nullable=False),
     CheckConstraint("amount <> 0 AND amount <> 'NaN'", name="amount"),
     CheckConstraint("btrim(reason) <> ''", name="reason"),
     CheckConstraint("state IN ('PROPOSED', 'APPROVED', 'REJECTED')", name="state"),
@@ -110,7 +112,12 @@ ledger_adjustments = Table(
         name="decided",
     ),
     CheckConstraint(
-        "state <> 'APPROVED' OR lower(btrim(decided_by)) <> lower(btrim(proposed_by))", name="two_people"
+        "(state = 'REJECTED') = (rejection IS NOT NULL) AND btrim(rejection) <> ''", name="rejection"
+    ),
+    CheckConstraint(
+        "btrim(proposed_by) <> '' AND btrim(decided_by) <> ''"
+        " AND (state <> 'APPROVED' OR lower(btrim(decided_by)) <> lower(btrim(proposed_by)))",
+        name="two_people",
     ),
 )
 

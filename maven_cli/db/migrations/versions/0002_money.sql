@@ -67,13 +67,17 @@ CREATE TABLE ledger_adjustments (
     state text NOT NULL DEFAULT 'PROPOSED',
     decided_by text,
     decided_at timestamptz,
+    rejection text,
+    digest bytea NOT NULL,
     CONSTRAINT ck_ledger_adjustments_amount CHECK (amount <> 0 AND amount <> 'NaN'),
     CONSTRAINT ck_ledger_adjustments_reason CHECK (btrim(reason) <> ''),
     CONSTRAINT ck_ledger_adjustments_state CHECK (state IN ('PROPOSED', 'APPROVED', 'REJECTED')),
     CONSTRAINT ck_ledger_adjustments_decided
         CHECK ((state = 'PROPOSED') = (decided_by IS NULL) AND (decided_by IS NULL) = (decided_at IS NULL)),
+    CONSTRAINT ck_ledger_adjustments_rejection CHECK ((state = 'REJECTED') = (rejection IS NOT NULL) AND btrim(rejection) <> ''),
     CONSTRAINT ck_ledger_adjustments_two_people
-        CHECK (state <> 'APPROVED' OR lower(btrim(decided_by)) <> lower(btrim(proposed_by)))
+        CHECK (btrim(proposed_by) <> '' AND btrim(decided_by) <> ''
+               AND (state <> 'APPROVED' OR lower(btrim(decided_by)) <> lower(btrim(proposed_by))))
 );
 
 CREATE TABLE ledger_checkpoints (
@@ -155,7 +159,8 @@ CREATE TABLE outbox (
     aggregate text NOT NULL,
     event jsonb NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
-    delivered_at timestamptz
+    delivered_at timestamptz,
+    digest bytea NOT NULL
 );
 CREATE INDEX ix_outbox_pending ON outbox (id) WHERE delivered_at IS NULL;
 CREATE INDEX ix_outbox_delivered_at ON outbox (delivered_at) WHERE delivered_at IS NOT NULL;

@@ -2,7 +2,7 @@
 -- created in; nobody may execute one who wasn't granted it. SQLSTATEs of ours:
 --
 --   MVL01  the ledger is append-only            MVL04  a wallet, lock or order isn't what the call says it is
---   MVL02  a balance was changed by hand        MVF01  a trade against an order that has ended (the settlement fence)
+--   MVL02  a wallet was changed by hand         MVF01  a trade against an order that has ended (the settlement fence)
 --   MVL03  not enough                           MVX01  an order can't be expired as it stands
 --
 -- Locks are taken in one order, everywhere: orders by id, locks by id, wallets by id.
@@ -21,7 +21,63 @@ CREATE FUNCTION maven_entry_digest(
                                                trim_scale($10), $11, extract(epoch FROM $12))::text, 'UTF8'))
 $$;
 
--- Posts entries in the order given, several to one wallet too, and returns how many. All of them or none.
+-- Takes into the ledger what was moved around it: an `opening` entry where a wallet isn't what its newest entry says.
+-- `locking`: what is locked beyond the wallet's locks becomes a lock, too, with an entry of its own where the same amount
+-- isn't the difference. Whoever calls it holds the wallets. Returns how many entries it wrote.
+CREATE FUNCTION maven_ledger_open(wallet_ids bigint[], locking boolean) RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
+SET search_path FROM CURRENT AS $$
+DECLARE
+    wrong text;
+    opened integer;
+BEGIN
+    SELECT format('wallet %s has %s locked, less than the %s that its locks hold', w.id, trim_scale(w.locked), trim_scale(l.held))
+      INTO wrong FROM (SELECT wallet_id, sum(remaining) AS held FROM locks WHERE ended_at IS NULL GROUP BY 1) l
+      JOIN wallets w ON w.id = l.wallet_id
+     WHERE locking AND (wallet_ids IS NULL OR w.id = ANY (wallet_ids)) AND w.locked < l.held ORDER BY w.id LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'MVL04', MESSAGE = wrong;
+    END IF;
+    WITH compared AS (
+        SELECT w.*, coalesce(e.seq, 0) AS last, w.available - coalesce(e.available_after, 0) AS available_delta,
+               w.locked - coalesce(e.locked_after, 0) AS locked_delta,
+               CASE WHEN locking THEN w.locked - coalesce(
+                    (SELECT sum(l.remaining) FROM locks l WHERE l.wallet_id = w.id AND l.ended_at IS NULL), 0) ELSE 0 END AS loose
+          FROM wallets w LEFT JOIN LATERAL (
+               SELECT * FROM ledger_entries e WHERE e.wallet_id = w.id ORDER BY e.seq DESC LIMIT 1) e ON true
+         WHERE wallet_ids IS NULL OR w.id = ANY (wallet_ids)
+    ), moved AS MATERIALIZED (
+        SELECT *, CASE WHEN loose > 0 AND loose <> locked_delta THEN loose ELSE 0 END AS apart FROM compared
+         WHERE available_delta <> 0 OR locked_delta <> 0 OR loose <> 0 OR seq <> last
+    ), made AS (
+        INSERT INTO locks (wallet_id, kind, reference, amount, remaining)
+        SELECT id, 'opening', id || ':' || last + 1 + (apart > 0)::int, loose, loose FROM moved WHERE loose > 0
+        RETURNING id, wallet_id
+    ), parts AS (
+        SELECT m.id, m.user_id, m.asset_id, m.last + 1 AS seq, m.available_delta, m.locked_delta - m.apart AS locked_delta,
+               m.available AS available_after, m.locked - m.apart AS locked_after, CASE WHEN m.apart = 0 THEN l.id END AS lock_id
+          FROM moved m LEFT JOIN made l ON l.wallet_id = m.id WHERE m.available_delta <> 0 OR m.locked_delta <> m.apart
+        UNION ALL
+        SELECT m.id, m.user_id, m.asset_id, m.last + 2, 0, m.apart, m.available, m.locked, l.id
+          FROM moved m JOIN made l ON l.wallet_id = m.id WHERE m.apart > 0
+    ), written AS (
+        INSERT INTO ledger_entries (wallet_id, seq, kind, reference, available_delta, locked_delta, available_after, locked_after,
+                                    lock_id, created_at, digest)
+        SELECT p.id, p.seq, 'opening', p.id || ':' || p.seq, p.available_delta, p.locked_delta, p.available_after, p.locked_after,
+               p.lock_id, now(),
+               maven_entry_digest(p.user_id, p.asset_id, p.id, p.seq, 'opening', p.id || ':' || p.seq, p.available_delta,
+                                  p.locked_delta, p.available_after, p.locked_after, p.lock_id, now())
+          FROM parts p ORDER BY p.id, p.seq RETURNING wallet_id
+    ), numbered AS (
+        UPDATE wallets w SET seq = m.last + m.entries
+          FROM (SELECT m.id, m.last, (SELECT count(*) FROM written x WHERE x.wallet_id = m.id) AS entries FROM moved m) m
+         WHERE w.id = m.id AND w.seq <> m.last + m.entries
+    )
+    SELECT count(*) INTO opened FROM written;
+    RETURN opened;
+END $$;
+
+-- Posts entries in the order given, several to one wallet too, and returns how many. All of them or none. The kinds lock,
+-- unlock, adjustment and opening say what they say in this file, whoever posts them.
 CREATE FUNCTION maven_ledger_post(postings maven_posting[]) RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT AS $$
 DECLARE
@@ -30,6 +86,7 @@ DECLARE
     wanted bigint;
     wallet_ids bigint[];
     lock_ids bigint[];
+    observed boolean;
 BEGIN
     IF coalesce(cardinality(postings), 0) = 0 THEN
         RETURN 0;
@@ -67,6 +124,30 @@ BEGIN
     GET DIAGNOSTICS found_rows = ROW_COUNT;
     IF found_rows <> cardinality(wallet_ids) OR array_position(wallet_ids, NULL) IS NOT NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'MVL04', MESSAGE = 'a posting names a wallet that doesn''t exist';
+    END IF;
+
+    -- Read when the wallets are ours: maven_ledger_mode takes all of them before it changes it.
+    SELECT mode = 'observed' INTO observed FROM ledger_state;
+    SELECT format('%s %s: %s', p.kind, p.reference, x.wrong) INTO wrong
+      FROM unnest(postings) p LEFT JOIN locks l ON l.id = p.lock_id
+     CROSS JOIN LATERAL (SELECT CASE
+           WHEN p.locked_delta <> 0 AND p.lock_id IS NULL AND observed IS NOT TRUE THEN 'a locked balance moves with its lock only'
+           WHEN p.kind = 'opening' THEN 'openings are written by maven_ledger_mode'
+           WHEN p.kind = 'lock' AND (l.kind || ':' || l.reference = p.reference AND p.locked_delta = l.amount
+                AND p.available_delta = -p.locked_delta) IS NOT TRUE THEN 'locks are made by maven_ledger_lock'
+           WHEN p.kind = 'unlock' AND (p.available_delta = -p.locked_delta AND p.locked_delta < 0
+                AND (p.reference = 'lock:' || p.lock_id OR p.reference ~ '^order:[0-9]+$')) IS NOT TRUE
+                THEN 'locks are given back by maven_ledger_release'
+           WHEN p.kind = 'adjustment' AND NOT EXISTS (
+                SELECT FROM ledger_adjustments a WHERE a.id::text = p.reference AND a.state = 'APPROVED'
+                   AND a.wallet_id = p.wallet_id AND a.amount = p.available_delta AND p.locked_delta = 0)
+                THEN 'adjustments are posted by maven_ledger_adjust' END AS wrong) x
+     WHERE x.wrong IS NOT NULL LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'MVL04', MESSAGE = wrong;
+    END IF;
+    IF observed THEN
+        PERFORM maven_ledger_open(wallet_ids, false);
     END IF;
 
     WITH given AS (
@@ -114,7 +195,8 @@ BEGIN
     RETURN wanted;
 END $$;
 
--- Moves an amount from available to locked and returns the lock's id; the same call again returns the same lock.
+-- Moves an amount from available to locked and returns the lock's id. The same call again returns the same lock while it
+-- is open, and holds it until the transaction ends, so that nobody ends it before another order points to it.
 CREATE FUNCTION maven_ledger_lock(wallet_id bigint, kind text, reference text, amount numeric) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -123,20 +205,23 @@ BEGIN
     IF (amount > 0 AND amount < 1e18 AND scale(trim_scale(amount)) <= 18) IS NOT TRUE THEN
         RAISE EXCEPTION USING ERRCODE = 'MVL04', MESSAGE = format('%s %s: %s can''t be locked', $2, $3, $4);
     END IF;
-    PERFORM FROM wallets w WHERE w.id = $1 FOR NO KEY UPDATE;
-    IF NOT FOUND THEN
+    IF kind = 'opening' THEN
+        RAISE EXCEPTION USING ERRCODE = 'MVL04', MESSAGE = 'openings are written by maven_ledger_mode';
+    END IF;
+    IF NOT EXISTS (SELECT FROM wallets w WHERE w.id = $1) THEN
         RAISE EXCEPTION USING ERRCODE = 'MVL04', MESSAGE = format('there is no wallet %s', $1);
     END IF;
     -- It starts empty: what it holds comes from its entry, like everything that happens to it.
     INSERT INTO locks AS l (wallet_id, kind, reference, amount, remaining) VALUES ($1, $2, $3, $4, 0)
     ON CONFLICT ON CONSTRAINT uq_locks_kind_reference DO NOTHING RETURNING l.* INTO made;
     IF NOT FOUND THEN
-        SELECT l.* INTO made FROM locks l WHERE l.kind = $2 AND l.reference = $3;
-        IF made.wallet_id = $1 AND made.amount = $4 THEN
+        SELECT l.* INTO made FROM locks l WHERE l.kind = $2 AND l.reference = $3 FOR NO KEY UPDATE;
+        IF made.wallet_id = $1 AND made.amount = $4 AND made.ended_at IS NULL THEN
             RETURN made.id;
         END IF;
         RAISE EXCEPTION USING ERRCODE = 'MVL04',
-            MESSAGE = format('%s %s is lock %s already, of %s in wallet %s', $2, $3, made.id, trim_scale(made.amount), made.wallet_id);
+            MESSAGE = format('%s %s is lock %s already, of %s in wallet %s%s', $2, $3, made.id, trim_scale(made.amount), made.wallet_id,
+                             CASE WHEN made.ended_at IS NOT NULL THEN ', and has ended' END);
     END IF;
     PERFORM maven_ledger_post(ARRAY[($1, 'lock', $2 || ':' || $3, -$4, $4, made.id)::maven_posting]);
     RETURN made.id;
@@ -158,7 +243,9 @@ BEGIN
     PERFORM maven_ledger_post(array_agg((l.wallet_id, 'unlock', 'lock:' || l.id, l.remaining, -l.remaining, l.id)::maven_posting
                                         ORDER BY l.id))
        FROM locks l WHERE l.id = ANY (ending) AND l.remaining > 0;
-    UPDATE locks l SET ended_at = now() WHERE l.id = ANY (ending);
+    -- The time of its last entry, so that the ledger proves it; that is now, unless nothing was left to give back.
+    UPDATE locks l SET ended_at = coalesce((SELECT max(e.created_at) FROM ledger_entries e WHERE e.lock_id = l.id), now())
+     WHERE l.id = ANY (ending);
 END $$;
 
 -- Credits amounts to users, making wallets that aren't there yet. A reference of the same kind that has been credited
@@ -170,6 +257,13 @@ BEGIN
     IF EXISTS (SELECT FROM unnest(amounts) a WHERE (a > 0) IS NOT TRUE) THEN
         RAISE EXCEPTION USING ERRCODE = 'MVL04', MESSAGE = 'an amount to credit must be greater than 0';
     END IF;
+    IF (cardinality(user_ids) = cardinality(amounts) AND cardinality(asset_ids) = cardinality(amounts)
+        AND cardinality(refs) = cardinality(amounts)) IS NOT TRUE THEN
+        RAISE EXCEPTION USING ERRCODE = 'MVL04', MESSAGE = 'a credit needs as many users, assets and references as amounts';
+    END IF;
+    IF kind IN ('lock', 'unlock', 'adjustment', 'opening') THEN
+        RAISE EXCEPTION USING ERRCODE = 'MVL04', MESSAGE = format('a credit can''t be of the kind %s', kind);
+    END IF;
     INSERT INTO wallets (user_id, asset_id)
     SELECT DISTINCT u, a FROM unnest(user_ids, asset_ids) AS c (u, a) ORDER BY u, a
     ON CONFLICT ON CONSTRAINT uq_wallets_user_id_asset_id DO NOTHING;
@@ -177,6 +271,48 @@ BEGIN
        FROM unnest(user_ids, asset_ids, refs, amounts) WITH ORDINALITY AS c (u, a, ref, amount, position)
        JOIN wallets w ON w.user_id = c.u AND w.asset_id = c.a;
     RETURN QUERY SELECT e.reference, e.wallet_id, e.seq FROM ledger_entries e WHERE e.kind = $5 AND e.reference = ANY (refs);
+END $$;
+
+-- What an adjustment says, in one hash.
+CREATE FUNCTION maven_adjustment_digest(a ledger_adjustments) RETURNS bytea LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT sha256(convert_to(jsonb_build_array($1.id, $1.wallet_id, trim_scale($1.amount), $1.reason, $1.proposed_by,
+        extract(epoch FROM $1.proposed_at), $1.state, $1.decided_by, extract(epoch FROM $1.decided_at), $1.rejection)::text, 'UTF8'))
+$$;
+
+-- An adjustment is proposed, then decided once; nothing else about it ever changes.
+CREATE FUNCTION maven_adjustment_guard() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    IF TG_OP = 'INSERT' AND NEW.state = 'PROPOSED' OR TG_OP = 'UPDATE' AND OLD.state = 'PROPOSED' AND NEW.state <> 'PROPOSED'
+       AND (NEW.id, NEW.wallet_id, NEW.amount, NEW.reason, NEW.proposed_by, NEW.proposed_at)
+         = (OLD.id, OLD.wallet_id, OLD.amount, OLD.reason, OLD.proposed_by, OLD.proposed_at) THEN
+        NEW.digest := maven_adjustment_digest(NEW);
+        RETURN NEW;
+    END IF;
+    RAISE EXCEPTION USING ERRCODE = 'MVL01',
+        MESSAGE = format('ledger_adjustments: %s is refused: an adjustment is proposed, then decided once', TG_OP),
+        HINT = 'Propose another one: maven ledger adjust propose';
+END $$;
+CREATE TRIGGER maven_adjustments_guard BEFORE INSERT OR UPDATE OR DELETE ON ledger_adjustments
+    FOR EACH ROW EXECUTE FUNCTION maven_adjustment_guard();
+CREATE TRIGGER maven_adjustments_no_truncate BEFORE TRUNCATE ON ledger_adjustments
+    FOR EACH STATEMENT EXECUTE FUNCTION maven_adjustment_guard();
+
+-- Proposes to add an amount to a wallet's available balance (negative: to take it away).
+CREATE FUNCTION maven_ledger_propose(wallet_id bigint, amount numeric, reason text, proposer text) RETURNS uuid LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+#variable_conflict use_variable
+DECLARE
+    made uuid;
+BEGIN
+    IF (abs(amount) < 1e18 AND amount <> 0 AND scale(trim_scale(amount)) <= 18) IS NOT TRUE THEN
+        RAISE EXCEPTION USING ERRCODE = 'MVL04', MESSAGE = format('%s isn''t an amount to adjust by', amount);
+    END IF;
+    IF NOT EXISTS (SELECT FROM wallets w WHERE w.id = wallet_id) THEN
+        RAISE EXCEPTION USING ERRCODE = 'MVL04', MESSAGE = format('there is no wallet %s', wallet_id);
+    END IF;
+    INSERT INTO ledger_adjustments AS a (wallet_id, amount, reason, proposed_by) VALUES (wallet_id, amount, reason, proposer)
+    RETURNING a.id INTO made;
+    RETURN made;
 END $$;
 
 -- Posts a proposed adjustment, approved by somebody else than who proposed it. Returns the entry's number in its wallet.
@@ -201,48 +337,22 @@ END $$;
 -- beyond the locks there are, so that from here on everything adds up. Returns how many openings it wrote.
 CREATE FUNCTION maven_ledger_mode(wanted text, changer text) RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT AS $$
-DECLARE
-    opened integer := 0;
-    w record;
-    opening bigint;
 BEGIN
+    IF EXISTS (SELECT FROM ledger_state WHERE mode = wanted) THEN
+        RETURN 0;
+    END IF;
+    IF wanted = 'enforced' THEN
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            RAISE EXCEPTION USING ERRCODE = 'MVL04', MESSAGE = 'the mode is changed in a READ COMMITTED transaction only';
+        END IF;
+        -- Also before SELECT … FOR UPDATE: whoever holds a wallet commits first, and is seen below.
+        LOCK TABLE wallets IN EXCLUSIVE MODE;
+    END IF;
     UPDATE ledger_state SET mode = wanted, changed_at = now(), changed_by = changer WHERE mode <> wanted;
     IF NOT FOUND OR wanted <> 'enforced' THEN
         RETURN 0;
     END IF;
-    LOCK TABLE wallets IN SHARE ROW EXCLUSIVE MODE;
-    FOR w IN
-        SELECT w.*, w.available - coalesce(e.available_after, 0) AS available_delta,
-               w.locked - coalesce(e.locked_after, 0) AS locked_delta, coalesce(e.seq, 0) AS last,
-               w.locked - (SELECT coalesce(sum(l.remaining), 0) FROM locks l WHERE l.wallet_id = w.id) AS unaccounted
-          FROM wallets w LEFT JOIN LATERAL (
-               SELECT * FROM ledger_entries e WHERE e.wallet_id = w.id ORDER BY e.seq DESC LIMIT 1) e ON true
-         ORDER BY w.id
-    LOOP
-        IF w.unaccounted < 0 THEN
-            RAISE EXCEPTION USING ERRCODE = 'MVL04', MESSAGE = format('wallet %s has %s locked, less than its locks hold', w.id, trim_scale(w.locked));
-        END IF;
-        opening := NULL;
-        IF w.unaccounted > 0 THEN
-            IF w.locked_delta <> w.unaccounted THEN
-                RAISE EXCEPTION USING ERRCODE = 'MVL04',
-                    MESSAGE = format('wallet %s has %s locked that neither a lock nor the time since its newest entry explains', w.id, trim_scale(w.unaccounted - w.locked_delta));
-            END IF;
-            INSERT INTO locks (wallet_id, kind, reference, amount, remaining)
-            VALUES (w.id, 'opening', w.id || ':' || w.last + 1, w.unaccounted, w.unaccounted) RETURNING id INTO opening;
-        END IF;
-        IF w.available_delta <> 0 OR w.locked_delta <> 0 THEN
-            INSERT INTO ledger_entries
-            VALUES (w.id, w.last + 1, 'opening', w.id || ':' || w.last + 1, w.available_delta, w.locked_delta, w.available, w.locked,
-                    opening, now(),
-                    maven_entry_digest(w.user_id, w.asset_id, w.id, w.last + 1, 'opening', w.id || ':' || w.last + 1,
-                                       w.available_delta, w.locked_delta, w.available, w.locked, opening, now()));
-            opened := opened + 1;
-        END IF;
-        UPDATE wallets SET seq = w.last + (w.available_delta <> 0 OR w.locked_delta <> 0)::int
-         WHERE id = w.id AND seq <> w.last + (w.available_delta <> 0 OR w.locked_delta <> 0)::int;
-    END LOOP;
-    RETURN opened;
+    RETURN maven_ledger_open(NULL, true);
 END $$;
 
 -- An event as CloudEvents 1.0 has it. `event_id` says what it is about, so that the same cause has the same id.
@@ -359,7 +469,9 @@ BEGIN
                                 AND l.remaining >= e.rule ORDER BY l.id LIMIT 1) opening ON true
          WHERE e.lock_id IS NULL AND e.rule > 0) x;
     PERFORM maven_ledger_post(postings);
-    UPDATE locks SET ended_at = now() WHERE id = ANY (ending);
+    UPDATE locks l SET ended_at = coalesce((SELECT max(e.created_at) FROM ledger_entries e WHERE e.lock_id = l.id), now())
+     WHERE l.id = ANY (ending)
+        OR l.kind = 'opening' AND l.remaining = 0 AND l.id IN (SELECT p.lock_id FROM unnest(postings) p);
 
     WITH unlocked AS (
         SELECT entry.*, w.user_id, e.asset, e.order_id AS last_order, e.orders
@@ -374,6 +486,10 @@ BEGIN
                    'orderId', o.id::text, 'userId', o.user_id::text, 'pair', p.symbol, 'side', o.side, 'type', o.type,
                    'price', trim_scale(o.price)::text, 'quantity', trim_scale(o.quantity)::text,
                    'quoteQuantity', trim_scale(o.quote_quantity)::text, 'remainingQuantity', trim_scale(o.remaining_quantity)::text,
+                   'stopPrice', trim_scale(o.stop_price)::text, 'filledQuantity', trim_scale(o.filled_quantity)::text,
+                   'filledQuoteQuantity', trim_scale(o.filled_quote_quantity)::text,
+                   'feeAsset', (SELECT a.symbol FROM assets a WHERE a.id = o.fee_asset_id),
+                   'feeReserve', trim_scale(o.fee_reserve)::text, 'feePaid', trim_scale(o.fee_paid)::text,
                    'expiresAt', to_char(o.expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
                    'expiredAt', to_char(as_of AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
                    'lockId', o.lock_id::text, 'asset', e.asset, 'released', trim_scale(coalesce(u.available_delta, 0))::text) AS data
@@ -410,6 +526,10 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     event text := 'TradeRejectedEvent:' || trading_pair_id || ':' || trade_id;
 BEGIN
+    IF (abs(price) < 1e18 AND abs(quantity) < 1e18 AND scale(trim_scale(price)) <= 18 AND scale(trim_scale(quantity)) <= 18) IS NOT TRUE THEN
+        RAISE EXCEPTION USING ERRCODE = 'MVL04',
+            MESSAGE = format('trade %s: price %s or quantity %s doesn''t fit numeric(36,18)', trade_id, price, quantity);
+    END IF;
     INSERT INTO rejected_trades AS r VALUES (trading_pair_id, trade_id, executed_at, price, quantity, buy_order_id, sell_order_id, reason)
     ON CONFLICT ON CONSTRAINT pk_rejected_trades DO NOTHING;
     IF NOT FOUND THEN
@@ -464,9 +584,16 @@ DECLARE
     e ledger_entries;
 BEGIN
     IF (SELECT mode FROM ledger_state) = 'observed' THEN
+        -- An older snapshot may see an older mode; whoever has one fails to lock the row if so, and starts again.
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            PERFORM FROM ledger_state FOR SHARE;
+        END IF;
         RETURN NULL;
     END IF;
     IF TG_TABLE_NAME = 'wallets' THEN
+        IF TG_OP = 'UPDATE' AND (NEW.id, NEW.user_id, NEW.asset_id) <> (OLD.id, OLD.user_id, OLD.asset_id) THEN
+            RAISE EXCEPTION USING ERRCODE = 'MVL02', MESSAGE = format('wallet %s stays user %s''s', OLD.id, OLD.user_id);
+        END IF;
         SELECT * INTO w FROM wallets WHERE id = NEW.id;
     ELSE
         SELECT * INTO w FROM wallets WHERE id = NEW.wallet_id;
@@ -489,6 +616,19 @@ CREATE CONSTRAINT TRIGGER maven_wallets_match AFTER INSERT OR UPDATE ON wallets 
 CREATE CONSTRAINT TRIGGER maven_entries_match AFTER INSERT ON ledger_entries DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW EXECUTE FUNCTION maven_wallet_matches();
 
+-- What an event said when it was written, in one hash; and what writes it, whoever inserts the row.
+CREATE FUNCTION maven_event_digest(
+    id bigint, event_id text, type text, aggregate text, event jsonb, created_at timestamptz
+) RETURNS bytea LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT sha256(convert_to(jsonb_build_array($1, $2, $3, $4, $5, extract(epoch FROM $6))::text, 'UTF8'))
+$$;
+CREATE FUNCTION maven_outbox_sealed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    NEW.digest := maven_event_digest(NEW.id, NEW.event_id, NEW.type, NEW.aggregate, NEW.event, NEW.created_at);
+    RETURN NEW;
+END $$;
+CREATE TRIGGER maven_outbox_sealed BEFORE INSERT ON outbox FOR EACH ROW EXECUTE FUNCTION maven_outbox_sealed();
+
 CREATE FUNCTION maven_order_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.updated_at := clock_timestamp();
@@ -496,6 +636,7 @@ BEGIN
 END $$;
 CREATE TRIGGER maven_orders_changed BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION maven_order_changed();
 
-REVOKE EXECUTE ON FUNCTION maven_entry_digest, maven_ledger_post, maven_ledger_lock, maven_ledger_release, maven_ledger_credit,
+REVOKE EXECUTE ON FUNCTION maven_entry_digest, maven_ledger_open, maven_ledger_propose, maven_adjustment_digest,
+    maven_adjustment_guard, maven_event_digest, maven_outbox_sealed, maven_ledger_post, maven_ledger_lock, maven_ledger_release, maven_ledger_credit,
     maven_ledger_adjust, maven_ledger_mode, maven_cloud_event, maven_release_rule, maven_expire_orders, maven_reject_trade, maven_settlement_fence,
     maven_ledger_append_only, maven_wallet_matches, maven_order_changed FROM PUBLIC;
