@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import backfill, candles, memory, processes, publishing, tickers
+from benchmarks import backfill, candles, expiry, memory, processes, publishing, tickers
 from benchmarks.bench import Bench, started
 
 # In this order: the later ones close minutes that the earlier ones want to find open.
@@ -17,6 +17,9 @@ GOALS: dict[str, Callable[[Bench], None]] = {
     "P3": publishing.publishing,
     "P4": candles.one_minute,
     "P5": backfill.sparse_history,
+    "P6": expiry.expiring,
+    "MIDNIGHT": expiry.midnight,
+    "P7": expiry.idle,
     "P9": processes.start_up,
     "P10": processes.resident,
     "P11": memory.memory,

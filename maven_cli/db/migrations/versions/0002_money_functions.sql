@@ -373,8 +373,56 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 CREATE TYPE maven_expiry AS (
-    order_id bigint, lock_id bigint, wallet_id bigint, asset text, rule numeric, reference text
+    order_id bigint, lock_id bigint, wallet_id bigint, user_id bigint, asset text, rule numeric, reference text
 );
+
+-- The events of orders that have just expired, and of what they gave back (refs: those entries' references). Returns how
+-- many. Without nested loops, because the planner takes every array for ten elements, and would compare each of 500 orders
+-- with each of 500 entries. What is joined was found by an index before, so that hashing doesn't read whole tables. Without JIT,
+-- because a nested loop that can't be avoided then looks too expensive not to be compiled.
+CREATE FUNCTION maven_expiry_events(expiring maven_expiry[], order_ids bigint[], refs text[], as_of timestamptz) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_nestloop = off SET jit = off AS $$
+DECLARE
+    told bigint;
+BEGIN
+    WITH gone AS MATERIALIZED (
+        SELECT e.*, max(e.order_id) OVER (PARTITION BY e.reference) AS last_order FROM unnest(expiring) e
+    ), unlocked AS MATERIALIZED (
+        SELECT u.wallet_id, u.seq, u.reference, u.available_delta, u.available_after, u.locked_after, u.lock_id
+          FROM unnest(refs) AS r (reference)
+         -- One probe each: before the statistics know of unlocks, the planner would read all of them for ANY (refs).
+         CROSS JOIN LATERAL (SELECT * FROM ledger_entries x WHERE x.kind = 'unlock' AND x.reference = r.reference OFFSET 0) u
+    ), events AS (
+        SELECT o.id AS position, 1 AS part, 'OrderExpiredEvent:' || o.id AS event_id, 'OrderExpiredEvent' AS type, 'order:' || o.id AS aggregate,
+               jsonb_build_object(
+                   'orderId', o.id::text, 'userId', o.user_id::text, 'pair', p.symbol, 'side', o.side, 'type', o.type,
+                   'price', trim_scale(o.price)::text, 'quantity', trim_scale(o.quantity)::text,
+                   'quoteQuantity', trim_scale(o.quote_quantity)::text, 'remainingQuantity', trim_scale(o.remaining_quantity)::text,
+                   'stopPrice', trim_scale(o.stop_price)::text, 'filledQuantity', trim_scale(o.filled_quantity)::text,
+                   'filledQuoteQuantity', trim_scale(o.filled_quote_quantity)::text, 'feeAsset', a.symbol,
+                   'feeReserve', trim_scale(o.fee_reserve)::text, 'feePaid', trim_scale(o.fee_paid)::text,
+                   'expiresAt', to_char(o.expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+                   'expiredAt', to_char(as_of AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+                   'lockId', o.lock_id::text, 'asset', e.asset, 'released', trim_scale(coalesce(u.available_delta, 0))::text) AS data
+          FROM orders o JOIN gone e ON e.order_id = o.id JOIN trading_pairs p ON p.id = o.trading_pair_id
+          LEFT JOIN assets a ON a.id = o.fee_asset_id
+          LEFT JOIN unlocked u ON u.reference = e.reference AND e.last_order = o.id
+         WHERE o.id = ANY (order_ids)
+        UNION ALL
+        SELECT e.last_order, 2, 'BalanceUnlockedEvent:' || u.reference, 'BalanceUnlockedEvent', 'wallet:' || u.wallet_id,
+               jsonb_build_object(
+                   'walletId', u.wallet_id::text, 'userId', e.user_id::text, 'asset', e.asset, 'amount', trim_scale(u.available_delta)::text,
+                   'available', trim_scale(u.available_after)::text, 'locked', trim_scale(u.locked_after)::text,
+                   'sequence', u.seq::text, 'lockId', u.lock_id::text, 'orderIds', e.orders, 'reason', 'ORDER_EXPIRED')
+          FROM unlocked u
+          JOIN (SELECT g.reference, g.user_id, g.asset, g.last_order, jsonb_agg(g.order_id::text ORDER BY g.order_id) AS orders
+                  FROM gone g GROUP BY 1, 2, 3, 4) e ON e.reference = u.reference
+    )
+    INSERT INTO outbox (event_id, type, aggregate, event)
+    SELECT event_id, type, aggregate, maven_cloud_event(event_id, type, aggregate, data) FROM events ORDER BY position, part;
+    GET DIAGNOSTICS told = ROW_COUNT;
+    RETURN told;
+END $$;
 
 -- Expires orders that are still as the caller saw them (what remains of each, and when it last changed), in one
 -- transaction: status, locks, balances, events. An order that another transaction holds, or that has changed since, is
@@ -414,11 +462,11 @@ BEGIN
              WHERE o.id = ANY (due) AND o.lock_id IS NULL AND w.id = l.wallet_id)
       ORDER BY l.id FOR NO KEY UPDATE;
 
-    SELECT array_agg((x.id, x.lock_id, x.wallet_id, x.asset, x.rule,
+    SELECT array_agg((x.id, x.lock_id, x.wallet_id, x.user_id, x.asset, x.rule,
                       CASE WHEN x.lock_id IS NULL THEN 'order:' || x.id ELSE 'lock:' || x.lock_id END)::maven_expiry ORDER BY x.id),
            (array_agg(format('order %s: %s', x.id, x.wrong) ORDER BY x.id) FILTER (WHERE x.wrong IS NOT NULL))[1]
       INTO expiring, wrong
-      FROM (SELECT o.id, o.lock_id, coalesce(lw.id, uw.id) AS wallet_id, coalesce(la.symbol, pays.symbol) AS asset, r.rule,
+      FROM (SELECT o.id, o.lock_id, coalesce(lw.id, uw.id) AS wallet_id, coalesce(lw.user_id, uw.user_id) AS user_id, coalesce(la.symbol, pays.symbol) AS asset, r.rule,
                    CASE
                    WHEN p.id IS NULL THEN format('its pair %s doesn''t exist', o.trading_pair_id)
                    WHEN o.remaining_quantity < 0 THEN format('its remaining quantity is negative, %s', trim_scale(o.remaining_quantity))
@@ -475,39 +523,7 @@ BEGIN
      WHERE l.id = ANY (ending)
         OR l.kind = 'opening' AND l.remaining = 0 AND l.id IN (SELECT p.lock_id FROM unnest(postings) p);
 
-    WITH unlocked AS (
-        SELECT entry.*, w.user_id, e.asset, e.order_id AS last_order, e.orders
-          FROM (SELECT e.reference, e.asset, max(e.order_id) AS order_id, jsonb_agg(e.order_id::text ORDER BY e.order_id) AS orders
-                  FROM unnest(expiring) e GROUP BY 1, 2) e
-          JOIN ledger_entries entry ON entry.kind = 'unlock' AND entry.reference = e.reference
-          JOIN wallets w ON w.id = entry.wallet_id
-         WHERE entry.reference = ANY (SELECT (unnest(postings)).reference)
-    ), events AS (
-        SELECT o.id AS position, 1 AS part, 'OrderExpiredEvent:' || o.id AS event_id, 'OrderExpiredEvent' AS type, 'order:' || o.id AS aggregate,
-               jsonb_build_object(
-                   'orderId', o.id::text, 'userId', o.user_id::text, 'pair', p.symbol, 'side', o.side, 'type', o.type,
-                   'price', trim_scale(o.price)::text, 'quantity', trim_scale(o.quantity)::text,
-                   'quoteQuantity', trim_scale(o.quote_quantity)::text, 'remainingQuantity', trim_scale(o.remaining_quantity)::text,
-                   'stopPrice', trim_scale(o.stop_price)::text, 'filledQuantity', trim_scale(o.filled_quantity)::text,
-                   'filledQuoteQuantity', trim_scale(o.filled_quote_quantity)::text,
-                   'feeAsset', (SELECT a.symbol FROM assets a WHERE a.id = o.fee_asset_id),
-                   'feeReserve', trim_scale(o.fee_reserve)::text, 'feePaid', trim_scale(o.fee_paid)::text,
-                   'expiresAt', to_char(o.expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-                   'expiredAt', to_char(as_of AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-                   'lockId', o.lock_id::text, 'asset', e.asset, 'released', trim_scale(coalesce(u.available_delta, 0))::text) AS data
-          FROM unnest(expiring) e JOIN orders o ON o.id = e.order_id JOIN trading_pairs p ON p.id = o.trading_pair_id
-          LEFT JOIN unlocked u ON u.last_order = e.order_id
-        UNION ALL
-        SELECT u.last_order, 2, 'BalanceUnlockedEvent:' || u.reference, 'BalanceUnlockedEvent', 'wallet:' || u.wallet_id,
-               jsonb_build_object(
-                   'walletId', u.wallet_id::text, 'userId', u.user_id::text, 'asset', u.asset, 'amount', trim_scale(u.available_delta)::text,
-                   'available', trim_scale(u.available_after)::text, 'locked', trim_scale(u.locked_after)::text,
-                   'sequence', u.seq::text, 'lockId', u.lock_id::text, 'orderIds', u.orders, 'reason', 'ORDER_EXPIRED')
-          FROM unlocked u
-    )
-    INSERT INTO outbox (event_id, type, aggregate, event)
-    SELECT event_id, type, aggregate, maven_cloud_event(event_id, type, aggregate, data) FROM events ORDER BY position, part;
-    GET DIAGNOSTICS told = ROW_COUNT;
+    told := maven_expiry_events(expiring, due, ARRAY(SELECT p.reference FROM unnest(postings) p), as_of);
     IF expired <> cardinality(due) OR told <> cardinality(due) + coalesce(cardinality(postings), 0) THEN
         RAISE EXCEPTION USING ERRCODE = 'MVX01',
             MESSAGE = format('%s orders, %s postings, but %s rows and %s events', cardinality(due), coalesce(cardinality(postings), 0), expired, told);
@@ -641,4 +657,5 @@ CREATE TRIGGER maven_orders_changed BEFORE UPDATE ON orders FOR EACH ROW EXECUTE
 REVOKE EXECUTE ON FUNCTION maven_entry_digest, maven_ledger_open, maven_ledger_propose, maven_adjustment_digest,
     maven_adjustment_guard, maven_event_digest, maven_outbox_sealed, maven_ledger_post, maven_ledger_lock, maven_ledger_release, maven_ledger_credit,
     maven_ledger_adjust, maven_ledger_mode, maven_cloud_event, maven_release_rule, maven_expire_orders, maven_reject_trade, maven_settlement_fence,
+    maven_ledger_adjust, maven_ledger_mode, maven_cloud_event, maven_release_rule, maven_expire_orders, maven_expiry_events, maven_reject_trade, maven_settlement_fence,
     maven_ledger_append_only, maven_wallet_matches, maven_order_changed FROM PUBLIC;
