@@ -289,6 +289,8 @@ def accepts(info: FieldInfo) -> str:
         return f"a whole number, {least} to {most}" if most is not None else f"a whole number from {least}"
     if kind is SecretStr:
         return "a URL; kept secret"
+    if kind is str:
+        return "a name"
     if kind is Path:
         return "a directory"
     raise TypeError(f"docs/generate.py has no words for a setting of type {kind}")
