@@ -212,12 +212,12 @@ BEGIN
     END IF;
     LOCK TABLE wallets IN SHARE ROW EXCLUSIVE MODE;
     FOR w IN
-        SELECT w.*, w.available - coalesce(e.available_after, 0) AS available_delta,
-               w.locked - coalesce(e.locked_after, 0) AS locked_delta, coalesce(e.seq, 0) AS last,
-               w.locked - (SELECT coalesce(sum(l.remaining), 0) FROM locks l WHERE l.wallet_id = w.id) AS unaccounted
-          FROM wallets w LEFT JOIN LATERAL (
-               SELECT * FROM ledger_entries e WHERE e.wallet_id = w.id ORDER BY e.seq DESC LIMIT 1) e ON true
-         ORDER BY w.id
+        SELECT held.*, held.available - coalesce(e.available_after, 0) AS available_delta,
+               held.locked - coalesce(e.locked_after, 0) AS locked_delta, coalesce(e.seq, 0) AS last,
+               held.locked - (SELECT coalesce(sum(l.remaining), 0) FROM locks l WHERE l.wallet_id = held.id) AS unaccounted
+          FROM wallets held LEFT JOIN LATERAL (
+               SELECT * FROM ledger_entries e WHERE e.wallet_id = held.id ORDER BY e.seq DESC LIMIT 1) e ON true
+         ORDER BY held.id
     LOOP
         IF w.unaccounted < 0 THEN
             RAISE EXCEPTION USING ERRCODE = 'MVL04', MESSAGE = format('wallet %s has %s locked, less than its locks hold', w.id, trim_scale(w.locked));
