@@ -74,7 +74,10 @@ def expiring(bench: Bench) -> None:
     services = bench.database("bench_orders")
     rounds = max(3, bench.rounds)
     each = due.BATCH * BATCHES
-    with connect(services.database_url, "benchmark") as conn, connect(services.database_url, "benchmark") as usual:
+    with (
+        connect(services.database_url, "benchmark") as conn,
+        connect(services.database_url, "benchmark") as usual,
+    ):
         start = database_now(conn) - 24 * HOUR
         with bench.telling(f"making {USERS:,} users and {each * (rounds + 1):,} orders"):
             books.add_users(conn, USERS)
@@ -203,9 +206,7 @@ def _expire(services: Services, conn: psycopg.Connection, batches: int) -> int:
             limit_statements(conn, services.settings)
             conn.execute(_MONEY)
             work_lock(conn, WORK_KEY, timeout_ms=0)
-            done = due.expire(
-                conn, as_of, [(o.id, o.remaining, o.changed_at) for o in orders], formula=True
-            )
+            done = due.expire(conn, as_of, [(o.id, o.remaining, o.changed_at) for o in orders], formula=True)
             if done:
                 dead_letters.resolve(conn, WORKER.name, [f"order:{one.id}" for one in done])
         ended += len(done)
@@ -315,7 +316,9 @@ class Latencies:
 
     @classmethod
     def of(cls, milliseconds: Sequence[float]) -> Latencies:
-        return cls(median(milliseconds), quantiles(milliseconds, n=100)[98], max(milliseconds), len(milliseconds))
+        return cls(
+            median(milliseconds), quantiles(milliseconds, n=100)[98], max(milliseconds), len(milliseconds)
+        )
 
 
 class Load:

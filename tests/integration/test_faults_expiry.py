@@ -93,11 +93,14 @@ def _scene(name: str, conn: psycopg.Connection) -> Scene:
     part = exchange.place(2, "buy", "10", "100", expires=ago(60), fee_reserve=Decimal("1.5"))
     leg = exchange.place(1, quantity="5", expires=ago(50))
     other_leg = exchange.place(
-        1, quantity="5", price="80", type="stop_limit", lock_id=exchange.order(leg)["lock_id"], expires=ago(40)
+        1,
+        quantity="5",
+        price="80",
+        type="stop_limit",
+        lock_id=exchange.order(leg)["lock_id"],
+        expires=ago(40),
     )
-    bad = exchange.place(
-        3, fee_asset_id=exchange.assets["USDT"], fee_reserve=Decimal("0.5"), expires=ago(30)
-    )
+    bad = exchange.place(3, fee_asset_id=exchange.assets["USDT"], fee_reserve=Decimal("0.5"), expires=ago(30))
     market = exchange.place(3, "buy", None, None, type="market", quote_quantity=Decimal(500), expires=ago(20))
     lockless = exchange.place(4, quantity="3", lock=False, expires=ago(10))
     seller = exchange.place(3, quantity="4", price="90", expires=HOUR)
@@ -173,8 +176,12 @@ class Stage:
         expired = [number for number in self.scene.due if self.exchange.status(number) == "EXPIRED"]
         assert expired == [number for number in self.scene.due if number != self.scene.bad]
         held = {number: self.exchange.order(number)["lock_id"] for number in expired}
-        unlocked = sorted({f"order:{number}" if lock is None else f"lock:{lock}" for number, lock in held.items()})
-        assert sorted(reference for reference, _ in self.exchange.entries()) == unlocked, "each lock ends once"
+        unlocked = sorted(
+            {f"order:{number}" if lock is None else f"lock:{lock}" for number, lock in held.items()}
+        )
+        assert sorted(reference for reference, _ in self.exchange.entries()) == unlocked, (
+            "each lock ends once"
+        )
         outbox = self.conn.execute(
             "SELECT event_id, aggregate, delivered_at IS NOT NULL FROM outbox ORDER BY id"
         ).fetchall()
@@ -279,9 +286,7 @@ def rounds(
             try:
                 with psycopg.connect(url, autocommit=True) as conn:
                     exchange = replace(scene.exchange, conn=conn)
-                    yield Stage(
-                        scene, passes, conn, exchange, cache, Cli(variables).environment(), venue
-                    )
+                    yield Stage(scene, passes, conn, exchange, cache, Cli(variables).environment(), venue)
             finally:
                 admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
