@@ -18,7 +18,7 @@ from psycopg.types.json import Json
 
 from benchmarks import books
 from benchmarks.bench import Bench, Services
-from benchmarks.report import PLATFORM, Finding, scale
+from benchmarks.report import PLATFORM, Finding
 from benchmarks.timing import in_turns
 from maven_cli.db.connection import connect, database_now
 from maven_cli.db.locks import work_lock
@@ -170,7 +170,8 @@ def midnight(bench: Bench) -> None:
         began = time.perf_counter()
         while sum(expired) < MIDNIGHT:
             outcome = expire(services)
-            assert outcome.data is not None and not outcome.errors
+            assert outcome.data is not None
+            assert not outcome.errors
             expired.append(outcome.data["expired"])
         seconds = time.perf_counter() - began
         with bench.telling("checking that the books balance"):
@@ -343,7 +344,8 @@ class Load:
         self._process.communicate()
 
     def _ask(self) -> list[float]:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         print(file=self._process.stdin, flush=True)
         taken: list[float] = json.loads(self._process.stdout.readline())
         return taken

@@ -295,9 +295,6 @@ def accepts(name: str, info: FieldInfo) -> str:
         return f"{'a URL' if name.endswith('_url') else 'text'}; kept secret"
     if kind is str:
         return "text"
-        return "a URL; kept secret"
-    if kind is str:
-        return "a name"
     if kind is Path:
         return "a directory"
     raise TypeError(f"docs/generate.py has no words for a setting of type {kind}")

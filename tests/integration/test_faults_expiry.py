@@ -8,10 +8,8 @@ so, the same ones every time; MAVEN_TEST_FULL=1 takes every boundary.
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +25,6 @@ import pytest
 import redis
 from psycopg import sql
 
-from maven_cli.embedded.binaries import valkey_bin
 from tests.conftest import FULL, Servers, named_database
 from tests.exchange import Exchange
 from tests.faults import Ended, Passes

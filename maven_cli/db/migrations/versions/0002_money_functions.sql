@@ -353,39 +353,6 @@ BEGIN
         RETURN 0;
     END IF;
     RETURN maven_ledger_open(NULL, true);
-    LOCK TABLE wallets IN SHARE ROW EXCLUSIVE MODE;
-    FOR w IN
-        SELECT held.*, held.available - coalesce(e.available_after, 0) AS available_delta,
-               held.locked - coalesce(e.locked_after, 0) AS locked_delta, coalesce(e.seq, 0) AS last,
-               held.locked - (SELECT coalesce(sum(l.remaining), 0) FROM locks l WHERE l.wallet_id = held.id) AS unaccounted
-          FROM wallets held LEFT JOIN LATERAL (
-               SELECT * FROM ledger_entries e WHERE e.wallet_id = held.id ORDER BY e.seq DESC LIMIT 1) e ON true
-         ORDER BY held.id
-    LOOP
-        IF w.unaccounted < 0 THEN
-            RAISE EXCEPTION USING ERRCODE = 'MVL04', MESSAGE = format('wallet %s has %s locked, less than its locks hold', w.id, trim_scale(w.locked));
-        END IF;
-        opening := NULL;
-        IF w.unaccounted > 0 THEN
-            IF w.locked_delta <> w.unaccounted THEN
-                RAISE EXCEPTION USING ERRCODE = 'MVL04',
-                    MESSAGE = format('wallet %s has %s locked that neither a lock nor the time since its newest entry explains', w.id, trim_scale(w.unaccounted - w.locked_delta));
-            END IF;
-            INSERT INTO locks (wallet_id, kind, reference, amount, remaining)
-            VALUES (w.id, 'opening', w.id || ':' || w.last + 1, w.unaccounted, w.unaccounted) RETURNING id INTO opening;
-        END IF;
-        IF w.available_delta <> 0 OR w.locked_delta <> 0 THEN
-            INSERT INTO ledger_entries
-            VALUES (w.id, w.last + 1, 'opening', w.id || ':' || w.last + 1, w.available_delta, w.locked_delta, w.available, w.locked,
-                    opening, now(),
-                    maven_entry_digest(w.user_id, w.asset_id, w.id, w.last + 1, 'opening', w.id || ':' || w.last + 1,
-                                       w.available_delta, w.locked_delta, w.available, w.locked, opening, now()));
-            opened := opened + 1;
-        END IF;
-        UPDATE wallets SET seq = w.last + (w.available_delta <> 0 OR w.locked_delta <> 0)::int
-         WHERE id = w.id AND seq <> w.last + (w.available_delta <> 0 OR w.locked_delta <> 0)::int;
-    END LOOP;
-    RETURN opened;
 END $$;
 
 -- An event as CloudEvents 1.0 has it. `event_id` says what it is about, so that the same cause has the same id.
@@ -689,6 +656,5 @@ CREATE TRIGGER maven_orders_changed BEFORE UPDATE ON orders FOR EACH ROW EXECUTE
 
 REVOKE EXECUTE ON FUNCTION maven_entry_digest, maven_ledger_open, maven_ledger_propose, maven_adjustment_digest,
     maven_adjustment_guard, maven_event_digest, maven_outbox_sealed, maven_ledger_post, maven_ledger_lock, maven_ledger_release, maven_ledger_credit,
-    maven_ledger_adjust, maven_ledger_mode, maven_cloud_event, maven_release_rule, maven_expire_orders, maven_reject_trade, maven_settlement_fence,
     maven_ledger_adjust, maven_ledger_mode, maven_cloud_event, maven_release_rule, maven_expire_orders, maven_expiry_events, maven_reject_trade, maven_settlement_fence,
     maven_ledger_append_only, maven_wallet_matches, maven_order_changed FROM PUBLIC;
