@@ -121,7 +121,7 @@ def _body(expiry: _Expiry, symbols: Sequence[str]) -> dict[str, Any]:
             if expiry.fenced and not removals.fence_stands(current.conn):
                 expiry.fenced = False
                 log.error(
-                    "orders.no_fence",
+                    "orders.unfenced",
                     "MAVEN_SETTLEMENT_FENCE says enforced, but the trigger isn't there: orders wait for the engine",
                 )
             if not expiry.dry_run:
