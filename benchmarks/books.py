@@ -58,7 +58,12 @@ def add_users(conn: psycopg.Connection, users: int) -> None:
 
 
 def add_orders(
-    conn: psycopg.Connection, users: int, count: int, due: datetime, every: timedelta = timedelta(0), start: int = 0
+    conn: psycopg.Connection,
+    users: int,
+    count: int,
+    due: datetime,
+    every: timedelta = timedelta(0),
+    start: int = 0,
 ) -> None:
     """`count` orders with locks, the first of which ends at `due`, each `every` later than the one before.
 
