@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from maven_cli.cli.render import Row
     from maven_cli.cli.services import LazyServices
+    from maven_cli.demo.books import Orders
     from maven_cli.demo.build import Demo, Step
     from maven_cli.demo.live import Engine
     from maven_cli.market.candle_view import Candle
@@ -52,7 +53,7 @@ def demo(
         ),
     ] = False,
 ) -> Result:
-    """Simulate an exchange with two days of trades, close its candles, compute its tickers, and draw it.
+    """Simulate an exchange: two days of trades, live orders, candles and tickers; expire what is due, and prove the books.
 
     It lives in a home of its own, the directory `demo` in maven's home, so that nothing of yours is touched; every run
     starts anew. With MAVEN_DATABASE_URL it uses that database, but only an empty one or one that it made.
@@ -82,7 +83,8 @@ def _services(settings: Settings) -> tuple[LazyServices, str]:
 
     home = (settings.home or embedded.default_home()) / "demo"
     prefix = f"MAVEN_HOME={shlex.quote(str(home))} " if settings.embedded else ""
-    changes: dict[str, Any] = {"home": home}
+    # Its orders are in the database alone: a matching engine that MAVEN_ENGINE names never heard of them.
+    changes: dict[str, Any] = {"home": home, "engine": "none", "expiry_require_engine": False}
     if settings.database_url is None:
         # A MAVEN_REDIS_URL alone belongs to somebody's exchange: its tickers mustn't become the demo's.
         changes |= {"redis_url": None, "lock_database_url": None}
@@ -96,7 +98,7 @@ def _commands(prefix: str, made: Demo) -> list[str]:
     pair = made.pairs[min(1, len(made.pairs) - 1)].symbol
     return [
         f"{prefix}{maven} candles show {pair} --interval 5m --chart",
-        f"{prefix}{maven} candles verify",
+        f"{prefix}{maven} orders expiring",
         f"{maven} demo --live",
     ]
 
@@ -157,11 +159,11 @@ def _reporting() -> Iterator[tuple[Callable[[Step], None], list[Step]]]:
 def _finished(
     services: LazyServices, made: Demo, steps: Sequence[Step], commands: list[str], seed: int
 ) -> Result:
-    """The closing picture: tickers, a chart, what to try next."""
+    """The closing picture: what expired, the audit, tickers, a chart, what to try next."""
     from rich.text import Text
 
     from maven_cli.cli.candle_show import chart_size, chart_windows
-    from maven_cli.cli.demo_screen import chart_text
+    from maven_cli.cli.demo_screen import audit_line, chart_text, expired_table
     from maven_cli.cli.render import ticker_rows, ticker_table
 
     rows = ticker_rows(made.tickers)
@@ -170,6 +172,9 @@ def _finished(
 
     def text(out: Console) -> None:
         width, height = chart_size(out)
+        out.print()
+        expired_table(out, made.expired)
+        out.print(audit_line(out, made.audit))
         out.print()
         ticker_table(out, rows)
         out.print()
@@ -191,6 +196,14 @@ def _finished(
         "candles": made.candles,
         "seconds": total,
         "steps": steps,
+        "orders": {
+            "placed": made.placed,
+            "live": len(made.orders),
+            "expired": made.expired,
+            "released_usdt": made.released,
+            "events": made.events,
+        },
+        "audit": made.audit,
         "tickers": rows,
         "chart": {
             "pair": pair.symbol,
@@ -224,10 +237,12 @@ def _candles(services: LazyServices, made: Demo, interval: str, count: int) -> l
 
 
 def _live(services: LazyServices, made: Demo) -> NoReturn:
-    """The dashboard, or in a pipe a line per ticker and run, until a signal."""
+    """The dashboard, or in a pipe a line per ticker and run, until a signal; then the audit. Exit 1 when a row is wrong."""
     from maven_cli.cache import open_cache
-    from maven_cli.cli.output import console
+    from maven_cli.cli.demo_screen import audit_line
+    from maven_cli.cli.output import console, document
     from maven_cli.db.connection import session
+    from maven_cli.demo.build import audit
     from maven_cli.demo.live import Engine
 
     out = console()
@@ -235,10 +250,16 @@ def _live(services: LazyServices, made: Demo) -> NoReturn:
     with (
         session(services.database_url, "demo live") as conn,
         open_cache(services.redis_url) as client,
-        Engine(services, made).running() as engine,
     ):
-        show(out, engine, conn, client)
-    raise typer.Exit(0)
+        with Engine(services, made).running() as engine:
+            show(out, engine, conn, client)
+        # Ctrl-C: nothing moves any more, and everything that did must add up.
+        verdict = audit(services)
+        if current().json:
+            print(document("demo", Result({"audit": verdict})), flush=True)
+        else:
+            out.print(audit_line(out, verdict))
+    raise typer.Exit(1 if verdict.wrong else 0)
 
 
 def _screen(out: Console, engine: Engine, conn: psycopg.Connection, client: redis.Redis) -> None:
@@ -262,6 +283,7 @@ def _screen(out: Console, engine: Engine, conn: psycopg.Connection, client: redi
             now=now,
             trades=engine.trades,
             rows=_rows(engine, client, now),
+            orders=_orders(engine, client, conn, now),
             courses=courses(conn, now),
             runs=last_runs(conn),
             chart=(f"{pair.symbol} {LIVE_CHART}", candles),
@@ -272,6 +294,7 @@ def _screen(out: Console, engine: Engine, conn: psycopg.Connection, client: redi
 
 def _lines(_out: Console, engine: Engine, conn: psycopg.Connection, client: redis.Redis) -> None:
     """After each ticker pass what it found, and the worker runs since the last look."""
+    from maven_cli.cli.demo_screen import orders_line
     from maven_cli.cli.live import stopping
     from maven_cli.cli.output import document
     from maven_cli.cli.render import ticker_line
@@ -287,20 +310,37 @@ def _lines(_out: Console, engine: Engine, conn: psycopg.Connection, client: redi
                 time.sleep(0.1)
                 continue
             passes = engine.ticker_passes
-            rows = _rows(engine, client, database_now(conn))
+            now = database_now(conn)
+            rows = _rows(engine, client, now)
+            orders = _orders(engine, client, conn, now)
             runs = [run for run in last_runs(conn) if seen.get(run.scope) != run.started_at]
             seen |= {run.scope: run.started_at for run in runs}
             if current().json:
                 print(
-                    document("demo", Result({"trades": engine.trades, "tickers": rows, "runs": runs})),
+                    document(
+                        "demo",
+                        Result({"trades": engine.trades, "tickers": rows, "orders": orders, "runs": runs}),
+                    ),
                     flush=True,
                 )
                 continue
             for row in rows:
                 print(ticker_line(row))
+            print(orders_line(orders, now))
             for run in runs:
                 print(f"{iso(run.started_at)} {run.scope} {run.outcome} {run.duration_ms}ms")
             sys.stdout.flush()
+
+
+def _orders(engine: Engine, client: redis.Redis, conn: psycopg.Connection, now: datetime) -> Orders:
+    """The demo's orders at this moment."""
+    from maven_cli.demo import books
+    from maven_cli.market import ticker_read
+
+    newest = books.expired(conn)
+    minute = [one for one in newest if one.at > now - timedelta(minutes=1)]
+    tickers = [ticker for ticker in ticker_read.read(client, engine.demo.pairs) if ticker is not None]
+    return books.Orders(books.live(conn), len(minute), books.worth(minute, tickers), newest[:5])
 
 
 def _rows(engine: Engine, client: redis.Redis, now: datetime) -> list[Row]:

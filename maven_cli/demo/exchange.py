@@ -102,6 +102,11 @@ class Walk:
         """The walk that this seed gives the pair, whichever other pairs there are."""
         return cls(market, random.Random(f"{seed} {market.symbol}"))
 
+    @property
+    def price(self) -> Decimal:
+        """The last price."""
+        return scaled(self._ticks, self.market.tick)
+
     def minute(self, start: datetime, length: timedelta = MINUTE) -> list[Trade]:
         """The trades of [start, start + length), in order; at most a minute."""
         market, rng = self.market, self.random

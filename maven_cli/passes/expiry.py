@@ -164,6 +164,9 @@ def _expire_due(expiry: _Expiry, pairs: Sequence[int] | None, ready: Ready) -> N
     """Walks over everything that is due, oldest first; `ready` says which of a batch may end."""
     current = expiry.current
     after = BEGINNING
+    # Nearly always nothing is.
+    if not due.anything_due(current.conn, current.as_of):
+        return
     while room := expiry.room:
         current.stop.check()
         orders = due.due_orders(current.conn, current.as_of, after, pairs=pairs, limit=room)
