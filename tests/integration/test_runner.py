@@ -585,6 +585,7 @@ def test_e06_in_a_process_of_its_own(cli: Cli) -> None:
     assert done.err == "maven: MAVEN_TICKER_TTL must be a duration like 5s, 250ms, 2min or 1h\n"
 
 
+UNESCAPED = "^maven: {name} is not a valid PostgreSQL URL; write @ as %40, / as %2F and : as %3A in a password$"
 CONNECTIONS: dict[str, tuple[Callable[[str], str], int, str]] = {
     "wrong password": (
         lambda url: with_password(url, SECRET),
@@ -625,6 +626,17 @@ CONNECTIONS: dict[str, tuple[Callable[[str], str], int, str]] = {
         78,
         "{name} is not a valid PostgreSQL URL",
     ),
+    "a slash in the password": (lambda _: f"postgresql://u:{SECRET}/x@127.0.0.1:1/d", 78, UNESCAPED),
+    "digits and a slash in the password": (
+        lambda _: f"postgresql://u:12/{SECRET}@127.0.0.1:1/d",
+        78,
+        UNESCAPED,
+    ),
+    "an at sign in the password": (lambda _: f"postgresql://u:{SECRET}@x@127.0.0.1/d", 78, UNESCAPED),
+    "an at sign before the secret": (lambda _: f"postgresql://u:x@{SECRET}@127.0.0.1/d", 78, UNESCAPED),
+    "both in the password": (lambda _: f"postgresql://u:x@{SECRET}/y@127.0.0.1/d", 78, UNESCAPED),
+    "a slash, and nobody's name": (lambda _: f"postgresql://:{SECRET}/x@127.0.0.1/d", 78, UNESCAPED),
+    "no host": (lambda _: f"postgresql://u:{SECRET}/d", 78, UNESCAPED),
 }
 
 
@@ -638,6 +650,29 @@ def test_a_database_that_cannot_be_used(
     failed(done, code, message.format(name=name))
     no_secret(done, database_url)
     assert SECRET not in str(records(conn))
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("postgresql://u:p%40%2F%3Aw@127.0.0.1:1/d", "127.0.0.1:1/d"),
+        ("postgresql://u:p:w?x#y@127.0.0.1:1/d", "127.0.0.1:1/d"),
+        ("postgres://u:p@[::1]:1/d", "::1:1/d"),
+        ("postgresql://u:p@127.0.0.1:1,[::1]:1/d", "127.0.0.1,::1:1,1/d"),
+        ("postgresql://u:p@127.0.0.1,localhost:1/d?port=1", "127.0.0.1,localhost:1/d"),
+        ("postgresql://u:p@/d?host=/nonexistent", "/nonexistent"),
+        ("postgresql://u:p@/d?host=@nonexistent", "@nonexistent/d"),
+        ("postgresql://%2Fnon%40existent/d%40ta?user=u@tenant&password=p@w", "/non@existent"),
+        ("postgresql://u:p@127.0.0.1?port=1&dbname=d@ta&options=-c%20a.b%3Dc@d", "127.0.0.1:1/d@ta"),
+    ],
+)
+def test_unusual_urls_are_tried(maven: Here, url: str, target: str) -> None:
+    """What libpq takes as it is meant: escapes, IPv6, several hosts, sockets, everything in the query."""
+    failed(
+        maven(*TICKERS, env={"MAVEN_DATABASE_URL": url}),
+        69,
+        f"PostgreSQL at {re.escape(target)} can't be reached",
+    )
 
 
 REDIS: dict[str, tuple[Callable[[str], str], int, str]] = {
