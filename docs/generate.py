@@ -284,7 +284,7 @@ def accepts(info: FieldInfo) -> str:
     if get_origin(kind) is Literal:
         return " ".join(f"`{value}`" for value in get_args(kind))
     if kind is timedelta:
-        return f"a duration, at least {format_duration(least)}" if least else "a duration"
+        return f"a duration, {format_duration(least)} to {format_duration(most)}"
     if kind is int:
         return f"a whole number, {least} to {most}" if most is not None else f"a whole number from {least}"
     if kind is SecretStr:

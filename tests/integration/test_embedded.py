@@ -898,6 +898,19 @@ def test_a_home_that_can_not_be(base: Path) -> None:
         assert "set MAVEN_HOME" in str(caught.value)
 
 
+def test_a_command_says_why_its_home_can_not_be(base: Path) -> None:
+    home = base / ("x" * 300)
+    python = Python(environment={"MAVEN_HOME": str(home), "PYTHONPATH": str(PROJECT)})
+    for words in (["pairs", "list"], ["down"], ["demo"]):
+        code = "import sys; from maven_cli.__main__ import run; sys.exit(run(sys.argv[1:]))"
+        command = python.popen(code, *words)
+        _, said = command.communicate()
+        assert command.returncode == 78, said
+        assert said.startswith(f"maven: maven's home {home}"), said
+        assert "can't be used: file name too long" in said
+        assert said.count("\n") == 1
+
+
 @pytest.fixture
 def small_disk(base: Path) -> Iterator[Callable[[int], Path]]:
     mounted: list[Path] = []
