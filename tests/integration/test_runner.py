@@ -811,6 +811,43 @@ def test_e07_stdout_is_exactly_one_json_document(
     assert done.err, "debug messages, or the error, are on stderr"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "tickers update --as-of 0001-01-01",
+        "candles gen -i 1m --as-of 0001-01-01",
+        "candles gaps --to 0001-01-01",
+        "candles verify --to 9999-12-31T23:59:59Z",
+        "candles backfill --to 9999-12-31T23:59:59",
+        "candles show BTC/USDT -i 1M --from 9999-12-31",
+    ],
+)
+def test_the_edges_of_the_calendar_are_wrong_usage(maven: Here, market: Market, line: str) -> None:
+    market.trade(timedelta(minutes=-10))
+    failed(maven(*line.split(), "--json"), 2, "is not in the years 2000 to 2199")
+
+
+@pytest.mark.parametrize("moment", ["2000-01-01", "2199-12-31T23:59:59.999999Z"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "tickers update --as-of",
+        "candles gen -i 1m --as-of",
+        "candles gaps --to",
+        "candles gaps --from",
+        "candles verify --to",
+        "candles backfill --to",
+        "candles backfill --from",
+        "candles show BTC/USDT -i 1M --to",
+        "candles show BTC/USDT -i 1M --from",
+    ],
+)
+def test_the_edges_of_the_years_are_no_bug(maven: Here, market: Market, line: str, moment: str) -> None:
+    market.trade(timedelta(minutes=-10))
+    done = maven(*line.split(), moment)
+    assert done.code in (0, 2), done.err
+
+
 def test_e07_and_e08_in_a_process_of_its_own(cli: Cli, market: Market) -> None:
     market.trade(
         timedelta(minutes=-10), "123456789.123456789123456789", pair="ALONGSYMBOL.OF-ASSET/QUITELONGTOO"
