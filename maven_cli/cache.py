@@ -71,7 +71,9 @@ def open_cache(url: str) -> Iterator[redis.Redis]:
             client.ping()
         except (ValueError, TypeError, AttributeError, LookupError):  # an option of a wrong kind
             raise ConfigurationError(_NO_URL) from None
-        yield client
+        except OSError as error:
+            raise redis.exceptions.ConnectionError(str(error)) from None
+        yield client  # an OSError from there is the caller's own: a full disk, a reader that has gone
     except redis.exceptions.AuthenticationError:
         raise ConfigurationError(
             f"Redis at {target(url)} refuses the credentials; check MAVEN_REDIS_URL"
@@ -84,7 +86,7 @@ def open_cache(url: str) -> Iterator[redis.Redis]:
         raise RedisDownError(
             f"Redis at {target(url)} is a read-only replica; point MAVEN_REDIS_URL at the master"
         ) from None
-    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
         raise RedisDownError(f"Redis at {target(url)} can't be reached: {_reason(error)}") from None
     except redis.exceptions.OutOfMemoryError:
         raise RedisDownError(

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -711,11 +712,6 @@ REDIS: dict[str, tuple[Callable[[str], str], int, str]] = {
     "unknown option": (lambda _: f"redis://:{SECRET}@127.0.0.1:1/0?foo=bar", 78, NO_REDIS_URL),
     "an option that is no text": (lambda _: f"redis://:{SECRET}@127.0.0.1:1/0?retry=1", 78, NO_REDIS_URL),
     "a wrong TLS option": (lambda _: f"rediss://:{SECRET}@127.0.0.1:1?ssl_cert_reqs=x", 78, NO_REDIS_URL),
-    "a negative timeout": (
-        lambda _: f"redis://:{SECRET}@127.0.0.1:1?socket_connect_timeout=-1",
-        78,
-        NO_REDIS_URL,
-    ),
     "a database in words": (lambda _: f"redis://:{SECRET}@127.0.0.1:1/zz", 78, NO_REDIS_URL),
     "two numbers": (lambda _: f"redis://:{SECRET}@127.0.0.1:1/1/2", 78, NO_REDIS_URL),
     "a slash in the password": (lambda _: f"redis://:1/{SECRET}@127.0.0.1:1/0", 78, NO_REDIS_URL),
@@ -883,6 +879,74 @@ def test_e07_and_e08_in_a_process_of_its_own(cli: Cli, market: Market) -> None:
     assert "ALONGSYMBOL.OF-ASSET/QUITELONGTOO" in row
     assert "123456789.123456789123456789" in row
     assert "…" not in table.out
+
+
+def with_streams(
+    cli: Cli, *args: str, redirect: str = "", out: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`maven args…` as a shell would start it with that redirection, or with that descriptor as its output."""
+    line = f'exec "$0" -m maven_cli "$@" {redirect}'
+    return subprocess.run(
+        ["/bin/sh", "-c", line, sys.executable, *args],
+        env=cli.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE if out is None else out,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+PRINTING = pytest.mark.parametrize(
+    "line",
+    [
+        "pairs list",
+        "--json pairs list",
+        "candles show BTC/USDT -i 1m",
+        "candles show BTC/USDT -i 1m --json",
+        "tickers show --watch",
+        "candles gen --help",
+    ],
+)
+
+
+@PRINTING
+def test_a_full_disk_under_the_output_is_one_line(cli: Cli, market: Market, line: str) -> None:
+    market.trade(timedelta(minutes=-10))
+    done = with_streams(cli, *line.split(), redirect=">/dev/full")
+    assert (done.returncode, done.stderr) == (
+        69,
+        "maven: the disk is full (while writing); nothing was lost\n",
+    )
+
+
+@PRINTING
+def test_a_reader_that_has_gone_is_no_failure(cli: Cli, market: Market, line: str) -> None:
+    market.trade(timedelta(minutes=-10))
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = with_streams(cli, *line.split(), out=writer)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("line", ["pairs list", "--json pairs list", "tickers update", "candles gen --help"])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_nothing(cli: Cli, market: Market, line: str, closed: str) -> None:
+    market.trade(timedelta(minutes=-10))
+    done = with_streams(cli, *line.split(), redirect=closed)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert bool(done.stdout) == (closed == "2>&-" and line != "tickers update")
+
+
+def test_an_error_without_anywhere_to_say_it(cli: Cli) -> None:
+    assert with_streams(cli, "nonsense", redirect=">&- 2>&-").returncode == 2
+    assert with_streams(cli, "nonsense", redirect="2>/dev/full").returncode == 2
+    assert with_streams(cli, "--json", "nonsense", redirect=">/dev/full 2>/dev/full").returncode == 2
 
 
 def test_a_usage_error_is_not_a_run(maven: Here, conn: psycopg.Connection) -> None:
