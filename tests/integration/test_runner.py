@@ -289,6 +289,7 @@ def test_t11_a_second_pass_is_skipped_with_the_platform_s_line(
         assert re.fullmatch(rf"\S{{24}} warn  {re.escape(expected)}", line)
     document = done.document
     assert (document["status"], document["exit_code"], document["data"]) == ("skipped", 75, None)
+    assert document["errors"] == [{"item": "", "message": SKIPPED}]
     assert records(conn) == [(command[0], scope, "skipped", {}, SKIPPED)]
 
 
@@ -770,6 +771,8 @@ def test_a_read_only_database(
         failed(done, 69, "the database is read-only .* point MAVEN_DATABASE_URL at the primary")
     else:
         assert done.code == 0, "tickers write nothing but Redis"
+        [warning] = [line for line in done.err.splitlines() if " warn " in line]
+        assert re.search("The run left no record: the database is read-only .* at the primary$", warning)
         assert cache.get(key(market.pair().id)) is not None
     assert records(conn) == []
     for table in WRITTEN:
