@@ -235,7 +235,7 @@ OTHER_VARIABLES = {
     "XDG_DATA_HOME": "Where the embedded default lives when MAVEN_HOME is not set: `$XDG_DATA_HOME/maven`.",
     "NO_COLOR": "Any value: no colours.",
     "TERM": "`dumb`: plain text, as in a pipe.",
-    "COLUMNS": "The width of a chart that goes into a pipe. Default 80.",
+    "COLUMNS": "The width of a chart that goes into a pipe, 20 to 1000. Default 80.",
 }
 
 

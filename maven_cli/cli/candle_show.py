@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections import deque
 from datetime import timedelta
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from maven_cli.market.candle_read import Reading
 
 PIPE_WIDTH, PIPE_HEIGHT = 80, 24
+NARROWEST, WIDEST = 20, 1000
 # Readers of a younger lag would be told about every pass that is a second late.
 _LAG = timedelta(minutes=3)
 
@@ -67,9 +69,12 @@ def print_chart(out: Console, symbol: str, interval: Interval, found: Reading) -
 def chart_size(out: Console) -> tuple[int, int]:
     """Columns and lines for a chart; the prompt keeps a line."""
     if out.is_terminal:
-        return out.width, max(6, min(out.height - 2, 40))
+        return min(out.width, WIDEST), max(6, min(out.height - 2, 40))
     columns = os.environ.get("COLUMNS", "")
-    return (int(columns) if columns.isdecimal() and int(columns) else PIPE_WIDTH), PIPE_HEIGHT
+    if re.fullmatch("0*[1-9][0-9]*", columns) is None:
+        return PIPE_WIDTH, PIPE_HEIGHT
+    # Only so many digits: int() refuses very long ones.
+    return max(NARROWEST, min(int(columns.lstrip("0")[:5]), WIDEST)), PIPE_HEIGHT
 
 
 def chart_windows(out: Console) -> int:

@@ -61,7 +61,7 @@ def _time(moment: datetime | None) -> str:
 
 @command(app, "add")
 def add(
-    symbol: Annotated[str, typer.Argument(metavar="SYMBOL", help="BASE/QUOTE in capitals, like BTC/USDT.")],
+    symbol: Annotated[str, typer.Argument(metavar="SYMBOL", help="BASE/QUOTE, like BTC/USDT.")],
     halted: Annotated[
         bool, typer.Option("--halted", help="Without tickers and candles until it is activated.")
     ] = False,
@@ -70,7 +70,7 @@ def add(
     from maven_cli.db.connection import session
     from maven_cli.market.pairs import add_pair, all_pairs, split_symbol
 
-    split_symbol(symbol)
+    symbol = "/".join(split_symbol(symbol))
     with session(current().services.database_url, "pairs add") as conn:
         added = all(pair.symbol != symbol for pair in all_pairs(conn))
         pair = add_pair(conn, symbol, active=not halted)
