@@ -284,6 +284,8 @@ def accepts(info: FieldInfo) -> str:
     if get_origin(kind) is Literal:
         return " ".join(f"`{value}`" for value in get_args(kind))
     if kind is timedelta:
+        assert least is not None
+        assert most is not None
         return f"a duration, {format_duration(least)} to {format_duration(most)}"
     if kind is int:
         return f"a whole number, {least} to {most}" if most is not None else f"a whole number from {least}"

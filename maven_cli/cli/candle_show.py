@@ -18,6 +18,8 @@ from maven_cli.cli.render import print_table as print_rows
 from maven_cli.times import iso
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from rich.console import Console
 
     from maven_cli.intervals import Interval
@@ -82,12 +84,15 @@ def chart_windows(out: Console) -> int:
     return max(8, chart_size(out)[0] - 14)
 
 
-def warn_of_lag(symbol: str, found: Reading) -> None:
-    """Says on stderr that the pair's candles are late, and so unfinished."""
-    if found.lag > _LAG and found.closed_until is not None:
-        sys.stdout.flush()
-        print(
-            f"maven: {symbol} is closed up to {iso(found.closed_until)} only; later windows come from its trades "
-            "(is the candles pass running?)",
-            file=sys.stderr,
-        )
+def warn_of_lag(symbol: str, interval: Interval, end: datetime | None, found: Reading) -> None:
+    """Says on stderr that the pair's candles are late, and so unfinished, when what was shown up to `end` isn't closed."""
+    if found.lag <= _LAG or found.closed_until is None:
+        return
+    if end is not None and interval.ceil(end) <= found.closed_until:
+        return
+    sys.stdout.flush()
+    print(
+        f"maven: {symbol} is closed up to {iso(found.closed_until)} only; later windows come from its trades "
+        "(is the candles pass running?)",
+        file=sys.stderr,
+    )

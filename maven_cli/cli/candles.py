@@ -19,9 +19,10 @@ from maven_cli.cli.options import (
     check_range,
 )
 from maven_cli.cli.output import Column, Result, table
+from maven_cli.cli.parsing import Group
 from maven_cli.intervals import INTERVALS
 
-app = typer.Typer(no_args_is_help=True, help="OHLCV candles of nine intervals, without gaps.")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="OHLCV candles of nine intervals, without gaps.")
 
 
 @command(app, "gen")
@@ -232,6 +233,6 @@ def show(
                 candle_show.print_chart(out, found.symbol, interval, candles)
             else:
                 candle_show.print_table(out, found.symbol, interval, candles)
-            candle_show.warn_of_lag(found.symbol, candles)
+            candle_show.warn_of_lag(found.symbol, interval, end, candles)
     # A year of minutes is printed as it is read, never held: there is no result left to render.
     raise typer.Exit(0)

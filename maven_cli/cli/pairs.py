@@ -8,13 +8,14 @@ import typer
 
 from maven_cli.cli.command import command, current
 from maven_cli.cli.output import Column, Result, table
+from maven_cli.cli.parsing import Group
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from rich.console import Console
 
-app = typer.Typer(no_args_is_help=True, help="List, add, activate and halt trading pairs.")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="List, add, activate and halt trading pairs.")
 
 Symbols = Annotated[list[str], typer.Argument(metavar="SYMBOL...", help="Pairs like BTC/USDT.")]
 

@@ -297,6 +297,11 @@ def test_a_pair_that_is_behind_is_never_shown_as_quiet(
         ("30", False, False), *[("30", False, True)] * 4,
     ]  # fmt: skip
     assert "closed up to" in done.err
+    until = minute - 10 * MINUTE
+    closed = cli("candles", "show", "BTC/USDT", "-i", "1m", "--to", jsonable(until))
+    assert (closed.code, closed.err) == (0, ""), "all of that is closed"
+    coarser = cli("candles", "show", "BTC/USDT", "-i", "1M", "--to", jsonable(until))
+    assert "closed up to" in coarser.err, "the month that begins before isn't"
     higher = cli("candles", "show", "BTC/USDT", "-i", "1M", "-n", "2", "--json").document["data"]
     assert sum(row["trade_count"] for row in higher) == 3
 

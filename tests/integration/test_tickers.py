@@ -807,7 +807,7 @@ def test_as_of_and_dry_run_write_nothing(
     for outcome in (update(no_redis, as_of=market.now()), update(no_redis, dry_run=True)):
         assert outcome.data is not None
         assert outcome.data["dry_run"] is True
-    assert outcome.data["tickers"][0].trade_count == 1
+        assert outcome.data["tickers"][0].trade_count == 1
     assert cache.dbsize() == 0
     assert everything(conn) == before
     assert conn.execute("SELECT count(*) FROM worker_runs").fetchone() == (0,)
