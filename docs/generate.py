@@ -235,7 +235,7 @@ OTHER_VARIABLES = {
     "XDG_DATA_HOME": "Where the embedded default lives when MAVEN_HOME is not set: `$XDG_DATA_HOME/maven`.",
     "NO_COLOR": "Any value: no colours.",
     "TERM": "`dumb`: plain text, as in a pipe.",
-    "COLUMNS": "The width of a chart that goes into a pipe. Default 80.",
+    "COLUMNS": "The width of a chart that goes into a pipe, 20 to 1000. Default 80.",
 }
 
 
@@ -286,7 +286,9 @@ def accepts(name: str, info: FieldInfo) -> str:
     if get_origin(kind) is Literal:
         return " ".join(f"`{value}`" for value in get_args(kind))
     if kind is timedelta:
-        return f"a duration, at least {format_duration(least)}" if least else "a duration"
+        assert least is not None
+        assert most is not None
+        return f"a duration, {format_duration(least)} to {format_duration(most)}"
     if kind is bool:
         return "`true` `false`"
     if kind is int:

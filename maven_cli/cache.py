@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -16,6 +17,11 @@ from maven_cli.errors import ConfigurationError, RedisDownError
 from maven_cli.times import iso_micros
 
 TIMEOUT = 5.0  # seconds, for connecting and for each answer
+
+_NO_URL = (
+    "MAVEN_REDIS_URL is not a valid Redis URL; write redis://user:password@host:port/0, and a password's @ as %40, "
+    "/ as %2F"
+)
 
 # Every value starts with {"asOf":"<27 characters>", so that a value's age is a fixed slice and text order is time
 # order. An older value never replaces a newer one: a pass that was frozen and wakes up does no harm.
@@ -51,14 +57,23 @@ return {written, #changed, removed}
 def open_cache(url: str, *, timeout: float = TIMEOUT) -> Iterator[redis.Redis]:
     """A connected client. Raises RedisDownError or ConfigurationError, never with the password in it."""
     try:
+        _check_path(url)
         client = redis.Redis.from_url(
             url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
         )
-    except (ValueError, TypeError):
-        raise ConfigurationError("MAVEN_REDIS_URL is not a valid Redis URL") from None
+        # Options of the URL are arguments of a connection, so it takes one to see whether they are known.
+        pool = client.connection_pool
+        pool.connection_class(**pool.connection_kwargs)
+    except (ValueError, TypeError, AttributeError, redis.RedisError):
+        raise ConfigurationError(_NO_URL) from None
     try:
-        client.ping()
-        yield client
+        try:
+            client.ping()
+        except (ValueError, TypeError, AttributeError, LookupError):  # an option of a wrong kind
+            raise ConfigurationError(_NO_URL) from None
+        except OSError as error:
+            raise redis.exceptions.ConnectionError(str(error)) from None
+        yield client  # an OSError from there is the caller's own: a full disk, a reader that has gone
     except redis.exceptions.AuthenticationError:
         raise ConfigurationError(
             f"Redis at {target(url)} refuses the credentials; check MAVEN_REDIS_URL"
@@ -71,7 +86,7 @@ def open_cache(url: str, *, timeout: float = TIMEOUT) -> Iterator[redis.Redis]:
         raise RedisDownError(
             f"Redis at {target(url)} is a read-only replica; point MAVEN_REDIS_URL at the master"
         ) from None
-    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
         raise RedisDownError(f"Redis at {target(url)} can't be reached: {_reason(error)}") from None
     except redis.exceptions.OutOfMemoryError:
         raise RedisDownError(
@@ -81,6 +96,13 @@ def open_cache(url: str, *, timeout: float = TIMEOUT) -> Iterator[redis.Redis]:
         raise _response(error, url) from None
     finally:
         client.close()
+
+
+def _check_path(url: str) -> None:
+    """Raises ValueError unless the path is a database number; the client would take any other for number 0."""
+    parts = urlsplit(url)
+    if parts.scheme != "unix" and re.fullmatch(r"/?[0-9]*", parts.path) is None:
+        raise ValueError("not a database number")
 
 
 def _response(error: redis.exceptions.ResponseError, url: str) -> ConfigurationError | RedisDownError:

@@ -312,7 +312,7 @@ def run(
         except LockHeldError as held:
             status, error, ended_by = "skipped", str(held), held
             log.warning("pass.skipped", SKIPPED)
-            return Outcome("skipped", LockHeldError.exit_code, None)
+            return Outcome("skipped", LockHeldError.exit_code, None, (ItemError("", error),))
         except CircuitOpenError as refused:
             status, error = "skipped", str(refused)
             log.warning("circuit.skipped", f"{refused}, skipping...")
@@ -332,7 +332,13 @@ def run(
             stopper.settle(conn)
             if record and not dry_run:
                 circuit.ended(ended_by)
-                _record(services, conn, worker, current, started_at, started, status, error, data)
+                try:
+                    _record(services, conn, worker, current, started_at, started, status, error, data)
+                except psycopg.Error as failure:
+                    # A run whose database is gone leaves none: its exit code and log line are the record.
+                    if status != "error":
+                        reason = str(_meaning(failure, stopper)).partition("\n")[0]
+                        log.warning("pass.unrecorded", f"The run left no record: {redact(reason)}")
             conn.close()
 
 
@@ -358,30 +364,29 @@ def _record(
     error: str | None,
     data: dict[str, Any] | None,
 ) -> None:
-    """One row per run. A run whose database is gone leaves none: its exit code and log line are the record."""
-    counts = {name: value for name, value in (data or {}).items() if isinstance(value, int)}
+    """One row per run, with the pass's counts. Raises psycopg.Error."""
+    counts = {name: value for name, value in (data or {}).items() if type(value) is int}
     if current:
         counts["errors"] = len(current.errors)
     if current and current.errors:
         error = "; ".join(f"{item.item}: {item.message}" for item in current.errors[:5])
-    with suppress(psycopg.Error):
-        row = conn.execute(
-            "INSERT INTO worker_runs (worker, scope, host, pid, as_of, started_at, duration_ms, outcome, counts, error)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
-            [
-                worker.name,
-                worker.scope,
-                socket.gethostname(),
-                os.getpid(),
-                current.as_of if current else None,
-                started_at,
-                round((time.monotonic() - started) * 1000),
-                status,
-                Json(counts),
-                redact(error) if error else None,
-            ],
-        ).fetchone()
-        if row is not None and row[0] % 1000 == 0:
-            conn.execute(
-                "DELETE FROM worker_runs WHERE started_at < now() - %s", [services.settings.run_retention]
-            )
+    row = conn.execute(
+        "INSERT INTO worker_runs (worker, scope, host, pid, as_of, started_at, duration_ms, outcome, counts, error)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+        [
+            worker.name,
+            worker.scope,
+            socket.gethostname(),
+            os.getpid(),
+            current.as_of if current else None,
+            started_at,
+            round((time.monotonic() - started) * 1000),
+            status,
+            Json(counts),
+            redact(error) if error else None,
+        ],
+    ).fetchone()
+    if row is not None and row[0] % 1000 == 0:
+        conn.execute(
+            "DELETE FROM worker_runs WHERE started_at < now() - %s", [services.settings.run_retention]
+        )

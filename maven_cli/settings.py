@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from maven_cli.errors import ConfigurationError
@@ -27,15 +28,25 @@ def _duration(value: Any) -> Any:
     return parse_duration(value) if isinstance(value, str) else value
 
 
+def _home(value: Any) -> Any:
+    """``~`` as a shell would have it: systemd and .env files leave it alone."""
+    try:
+        return Path(value).expanduser() if isinstance(value, str) else value
+    except RuntimeError:
+        raise PydanticCustomError("home", "names a user who has no home directory") from None
+
+
 def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
+# Ten years: dates and the milliseconds of Redis have room for it everywhere.
+LONGEST = timedelta(days=3650)
 
 
-def _at_least(minimum: timedelta, what: str, default: timedelta) -> Any:
-    return Field(default=default, ge=minimum, description=what)
+def _at_least(minimum: timedelta, what: str, default: timedelta, *, most: timedelta = LONGEST) -> Any:
+    return Field(default=default, ge=minimum, le=most, description=what)
 
 
 class Settings(BaseSettings):
@@ -55,7 +66,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         None, description="Redis or Valkey, as redis://, rediss:// or unix://. Unset: the embedded default."
     )
-    home: Path | None = Field(
+    home: Annotated[Path | None, BeforeValidator(_home)] = Field(
         None, description="Where the embedded default keeps its data. Unset: the user's XDG data directory."
     )
     log_level: Annotated[LogLevel, BeforeValidator(_lower)] = Field(
@@ -165,7 +176,10 @@ class Settings(BaseSettings):
         timedelta(seconds=5),
     )
     statement_timeout: Duration = _at_least(
-        timedelta(seconds=1), "The longest that one SQL statement of a pass may run.", timedelta(minutes=1)
+        timedelta(seconds=1),
+        "The longest that one SQL statement of a pass may run.",
+        timedelta(minutes=1),
+        most=timedelta(days=24),  # PostgreSQL counts it in 31 bits of milliseconds
     )
     circuit_failures: int = Field(
         5,
@@ -218,12 +232,20 @@ def load_settings() -> Settings:
     _check_url("MAVEN_LOCK_DATABASE_URL", settings.lock_database_url, ("postgresql", "postgres"))
     _check_url("MAVEN_REDIS_URL", settings.redis_url, ("redis", "rediss", "unix"))
     _check_url("MAVEN_ENGINE_URL", settings.engine_url, ("http", "https"))
-    if settings.home is not None and (settings.home / "bin" / "mvn").exists():
+    if settings.embedded and settings.home is not None and _is_file(settings.home / "bin" / "mvn"):
         raise ConfigurationError(
             f"MAVEN_HOME={settings.home} is an installation of Apache Maven, which uses the same variable; "
             "set MAVEN_HOME to a directory for maven's own data"
         )
     return settings
+
+
+def _is_file(path: Path) -> bool:
+    """False also for what can't be looked at: whoever uses the directory says why it can't be used."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _explain(problem: Any) -> str:
@@ -237,9 +259,9 @@ def _explain(problem: Any) -> str:
         case "literal_error":
             accepts = f"accepts {context['expected'].replace(chr(39), '')}"
         case "greater_than_equal":
-            accepts = f"must be at least {_bound(place, context['ge'])}"
+            accepts = f"must be at least {_bound(place, 'ge', context['ge'])}"
         case "less_than_equal":
-            accepts = f"must be at most {context['le']}"
+            accepts = f"must be at most {_bound(place, 'le', context['le'])}"
         case "int_parsing" | "int_type":
             accepts = "must be a whole number"
         case "value_error" | "time_delta_parsing" | "time_delta_type":
@@ -249,10 +271,10 @@ def _explain(problem: Any) -> str:
     return f"{name} {accepts}"
 
 
-def _bound(field: str, value: Any) -> str:
-    """A lower bound as it would be written; pydantic words a duration's as ``100000 microseconds``."""
+def _bound(field: str, side: str, value: Any) -> str:
+    """A bound (``ge`` or ``le``) as it would be written; pydantic words a duration's as ``100000 microseconds``."""
     info = Settings.model_fields.get(field)
-    bounds = [getattr(item, "ge", None) for item in info.metadata] if info else []
+    bounds = [getattr(item, side, None) for item in info.metadata] if info else []
     return next((format_duration(bound) for bound in bounds if isinstance(bound, timedelta)), str(value))
 
 

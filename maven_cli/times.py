@@ -15,6 +15,9 @@ _UNITS = {
     "h": timedelta(hours=1),
     "d": timedelta(days=1),
 }
+# Instants outside of these years are a mistake, like seconds read as milliseconds (January 1970), and within them every
+# window's neighbours are dates too.
+YEARS = range(2000, 2200)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|min|m|h|d)?", re.ASCII)
 
 
@@ -48,17 +51,21 @@ def format_duration(value: timedelta) -> str:
 def parse_instant(text: str) -> datetime:
     """An ISO 8601 date or time → aware datetime in UTC. Without an offset it is UTC, never the host's zone.
 
-    Raises ValueError with what is accepted.
+    Raises ValueError with what is accepted: only times in `YEARS` are.
     """
     try:
         if len(text) == 10:
-            return datetime.combine(date.fromisoformat(text), time(), UTC)
-        value = datetime.fromisoformat(text)
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+            value = datetime.combine(date.fromisoformat(text), time(), UTC)
+        else:
+            value = datetime.fromisoformat(text)
+            value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(
             f"{text!r} is not a time; write 2026-01-31, 2026-01-31T13:45 or 2026-01-31T13:45:00.5Z (UTC)"
         ) from None
+    if value.year not in YEARS:
+        raise ValueError(f"{text!r} is not in the years {YEARS[0]} to {YEARS[-1]}")
+    return value
 
 
 def iso(value: datetime) -> str:

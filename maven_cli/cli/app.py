@@ -7,9 +7,9 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from maven_cli.cli.command import shared
+from maven_cli.cli.parsing import Group
 
 # name → module that defines `app`, and the line that `maven --help` shows. A group is imported when it is used, so
 # that a pass doesn't pay for the other thirty commands at every start.
@@ -34,11 +34,22 @@ GROUPS: dict[str, tuple[str, str]] = {
     "up": ("maven_cli.cli.servers", "Keep the embedded PostgreSQL and Valkey running in the foreground."),
     "down": ("maven_cli.cli.servers", "Stop the embedded PostgreSQL and Valkey."),
 }
+# What `maven every` may run: commands that end by themselves, and that nothing is lost without.
+PASSES = (
+    "tickers update",
+    "candles gen",
+    "candles backfill",
+    "candles gaps",
+    "candles verify",
+    "orders expire",
+    "events relay",
+    "audit",
+)
 # The platform's own spellings.
 ALIASES = {"ticker": "tickers", "candle": "candles", "trade": "trades", "pair": "pairs", "order": "orders"}
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(Group):
     """Imports a command group when it is named, and all of them only for --help."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:

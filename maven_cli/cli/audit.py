@@ -8,11 +8,12 @@ import typer
 
 from maven_cli.cli.command import command, current
 from maven_cli.cli.output import Column, Result, table
+from maven_cli.cli.parsing import Group
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-app = typer.Typer(no_args_is_help=False, help="Prove the books.")
+app = typer.Typer(cls=Group, no_args_is_help=False, help="Prove the books.")
 
 
 @command(app, "audit")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections import deque
 from datetime import timedelta
@@ -17,12 +18,15 @@ from maven_cli.cli.render import print_table as print_rows
 from maven_cli.times import iso
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from rich.console import Console
 
     from maven_cli.intervals import Interval
     from maven_cli.market.candle_read import Reading
 
 PIPE_WIDTH, PIPE_HEIGHT = 80, 24
+NARROWEST, WIDEST = 20, 1000
 # Readers of a younger lag would be told about every pass that is a second late.
 _LAG = timedelta(minutes=3)
 
@@ -67,9 +71,12 @@ def print_chart(out: Console, symbol: str, interval: Interval, found: Reading) -
 def chart_size(out: Console) -> tuple[int, int]:
     """Columns and lines for a chart; the prompt keeps a line."""
     if out.is_terminal:
-        return out.width, max(6, min(out.height - 2, 40))
+        return min(out.width, WIDEST), max(6, min(out.height - 2, 40))
     columns = os.environ.get("COLUMNS", "")
-    return (int(columns) if columns.isdecimal() and int(columns) else PIPE_WIDTH), PIPE_HEIGHT
+    if re.fullmatch("0*[1-9][0-9]*", columns) is None:
+        return PIPE_WIDTH, PIPE_HEIGHT
+    # Only so many digits: int() refuses very long ones.
+    return max(NARROWEST, min(int(columns.lstrip("0")[:5]), WIDEST)), PIPE_HEIGHT
 
 
 def chart_windows(out: Console) -> int:
@@ -77,12 +84,15 @@ def chart_windows(out: Console) -> int:
     return max(8, chart_size(out)[0] - 14)
 
 
-def warn_of_lag(symbol: str, found: Reading) -> None:
-    """Says on stderr that the pair's candles are late, and so unfinished."""
-    if found.lag > _LAG and found.closed_until is not None:
-        sys.stdout.flush()
-        print(
-            f"maven: {symbol} is closed up to {iso(found.closed_until)} only; later windows come from its trades "
-            "(is the candles pass running?)",
-            file=sys.stderr,
-        )
+def warn_of_lag(symbol: str, interval: Interval, end: datetime | None, found: Reading) -> None:
+    """Says on stderr that the pair's candles are late, and so unfinished, when what was shown up to `end` isn't closed."""
+    if found.lag <= _LAG or found.closed_until is None:
+        return
+    if end is not None and interval.ceil(end) <= found.closed_until:
+        return
+    sys.stdout.flush()
+    print(
+        f"maven: {symbol} is closed up to {iso(found.closed_until)} only; later windows come from its trades "
+        "(is the candles pass running?)",
+        file=sys.stderr,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,8 +19,10 @@ from maven_cli.cli.options import (
     check_range,
 )
 from maven_cli.cli.output import Column, Result, table
+from maven_cli.cli.parsing import Group
+from maven_cli.intervals import INTERVALS
 
-app = typer.Typer(no_args_is_help=True, help="OHLCV candles of nine intervals, without gaps.")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="OHLCV candles of nine intervals, without gaps.")
 
 
 @command(app, "gen")
@@ -29,7 +31,20 @@ def gen(interval: IntervalOption, pair: Pairs = None, as_of: AsOf = None, dry_ru
     from maven_cli.passes import candles
 
     outcome = candles.generate(current().services, interval, pairs=pair or [], as_of=as_of, dry_run=dry_run)
-    return from_outcome(outcome, outcome.data)
+    data = outcome.data
+    if data is None or not dry_run:
+        return from_outcome(outcome, data)
+    return from_outcome(outcome, data, lambda out: out.print(_would_change(data), markup=False))
+
+
+def _would_change(data: dict[str, Any]) -> str:
+    """``Would insert 8, change 1, remove 0 candles (1m 1, 5m 1, …)``."""
+    kinds = ("inserted", "changed", "removed")
+    inserted, changed, removed = (sum(data[kind].values()) for kind in kinds)
+    by_interval = {name: sum(data[kind].get(name, 0) for kind in kinds) for name in INTERVALS}
+    listed = ", ".join(f"{name} {count}" for name, count in by_interval.items() if count)
+    line = f"Would insert {inserted}, change {changed}, remove {removed} candles"
+    return f"{line} ({listed})" if listed else line
 
 
 @command(app, "backfill")
@@ -122,7 +137,9 @@ def verify(
             repair=repair,
             progress=bar,
         )
-    data = outcome.data or {}
+    if outcome.data is None:
+        return from_outcome(outcome, None)
+    data = outcome.data
     count, pending = data.get("count", 0), data.get("pending", 0)
 
     def text(value: object) -> str:
@@ -216,6 +233,6 @@ def show(
                 candle_show.print_chart(out, found.symbol, interval, candles)
             else:
                 candle_show.print_table(out, found.symbol, interval, candles)
-            candle_show.warn_of_lag(found.symbol, candles)
+            candle_show.warn_of_lag(found.symbol, interval, end, candles)
     # A year of minutes is printed as it is read, never held: there is no result left to render.
     raise typer.Exit(0)

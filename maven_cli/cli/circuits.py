@@ -9,6 +9,7 @@ import typer
 
 from maven_cli.cli.command import command, current
 from maven_cli.cli.output import Result
+from maven_cli.cli.parsing import Group
 from maven_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from maven_cli.operations.circuits import Circuit
 
 app = typer.Typer(
-    no_args_is_help=True, help="What is left alone for a while because it failed again and again."
+    cls=Group, no_args_is_help=True, help="What is left alone for a while because it failed again and again."
 )
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from maven_cli.cli.output import Result, console, document
+from maven_cli.cli.parsing import Command
 from maven_cli.cli.services import LazyServices
 from maven_cli.errors import UsageError
 from maven_cli.logs import configure
@@ -103,7 +104,7 @@ def command(
         run.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         del run.__wrapped__
-        app.command(name, **options)(run)
+        app.command(name, **{"cls": Command, **options})(run)
         return function
 
     return decorate

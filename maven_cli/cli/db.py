@@ -6,8 +6,9 @@ import typer
 
 from maven_cli.cli.command import command, current
 from maven_cli.cli.output import Result
+from maven_cli.cli.parsing import Group
 
-app = typer.Typer(no_args_is_help=True, help="Create and check maven's tables.")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="Create and check maven's tables.")
 
 
 @command(app, "upgrade")

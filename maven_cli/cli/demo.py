@@ -44,7 +44,7 @@ def demo(
         bool,
         typer.Option("--live", help="Keep the market trading and the passes running, until Ctrl-C (exit 0)."),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Another number gives another market.")] = 7,
+    seed: Annotated[int, typer.Option(metavar="N", help="Another number gives another market.")] = 7,
     pairs: Annotated[int, typer.Option(min=1, max=7, help="How many pairs.")] = 7,
     yes: Annotated[
         bool,

@@ -11,6 +11,7 @@ from maven_cli.cli.command import command, current
 from maven_cli.cli.operator import operator_name
 from maven_cli.cli.options import Id, Ids, Reason, check_reason, option_parser, parse_id
 from maven_cli.cli.output import Result, facts
+from maven_cli.cli.parsing import Group
 from maven_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from maven_cli.operations.dead_letters import DeadLetter
 
 app = typer.Typer(
-    no_args_is_help=True, help="Dead letters: items that failed; look at them, retry or discard them."
+    cls=Group,
+    no_args_is_help=True,
+    help="Dead letters: items that failed; look at them, retry or discard them.",
 )
 
 WorkerName = Annotated[

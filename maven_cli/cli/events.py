@@ -10,6 +10,7 @@ import typer
 from maven_cli.cli.command import command, current, from_outcome
 from maven_cli.cli.options import DryRun
 from maven_cli.cli.output import Column, Result, document, jsonable, table
+from maven_cli.cli.parsing import Group
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from maven_cli.events.replay import Replayed
     from maven_cli.events.stream import Entry
 
-app = typer.Typer(no_args_is_help=True, help="Deliver events to Redis, look at them, send them again.")
+app = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Deliver events to Redis, look at them, send them again."
+)
 
 Types = Annotated[
     list[str] | None,

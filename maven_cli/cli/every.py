@@ -12,12 +12,13 @@ from importlib import import_module, util
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 from maven_cli import loop
 from maven_cli.cli.command import command, current, shared
 from maven_cli.cli.options import option_parser
 from maven_cli.cli.output import Result, document
+from maven_cli.cli.parsing import Command
 from maven_cli.errors import UsageError
 from maven_cli.logs import WorkerLog, logger
 from maven_cli.runner import ItemError
@@ -33,7 +34,7 @@ _duration = option_parser(parse_duration)
 app = typer.Typer(help="Run a pass again and again on the wall-clock grid.")
 
 
-class EveryCommand(TyperCommand):
+class EveryCommand(Command):
     """Insists on the ``--``: without it the pass's options would be read as ours."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -130,7 +131,7 @@ def _check(
 
 def _check_pass(words: Sequence[str], *, quiet: bool = False, verbose: bool = False) -> list[str]:
     """Parses the pass's command line without running it, and returns the command's names."""
-    from maven_cli.cli.app import root_command
+    from maven_cli.cli.app import PASSES, root_command
 
     group: Any = root_command()
     context = group.make_context("maven", list(words))
@@ -145,8 +146,12 @@ def _check_pass(words: Sequence[str], *, quiet: bool = False, verbose: bool = Fa
         if name == "every":
             raise UsageError("every can't run every; name a pass after --")
         if isinstance(group, TyperGroup) and not rest:
-            choices = ", ".join(group.list_commands(context))
+            choices = ", ".join(each.partition(" ")[2] for each in PASSES if each.startswith(f"{name} "))
+            if not choices:
+                raise UsageError(f"{name} has no pass; choose from {', '.join(PASSES)}")
             raise UsageError(f"name the pass after -- {' '.join(path)}; choose from {choices}")
+        if not isinstance(group, TyperGroup) and " ".join(path) not in PASSES:
+            raise UsageError(f"{' '.join(path)} is not a pass; choose from {', '.join(PASSES)}")
         context = group.make_context(name, rest, parent=context)
     if (quiet or context.params.get("quiet")) and (verbose or context.params.get("verbose")):
         raise UsageError("--quiet and --verbose exclude each other")

@@ -11,6 +11,7 @@ from maven_cli.cli.command import command, current
 from maven_cli.cli.operator import operator_name
 from maven_cli.cli.options import Id, Reason, check_reason
 from maven_cli.cli.output import Result, facts, jsonable
+from maven_cli.cli.parsing import Group
 from maven_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from maven_cli.operations.incidents import Incident
 
-app = typer.Typer(no_args_is_help=True, help="What only a person can decide.")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="What only a person can decide.")
 
 
 @command(app, "list")

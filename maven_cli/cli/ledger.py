@@ -9,6 +9,7 @@ import typer
 from maven_cli.cli.command import command, current
 from maven_cli.cli.operator import operator_name
 from maven_cli.cli.output import Column, Result, table
+from maven_cli.cli.parsing import Group
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
 
     from maven_cli.ledger.wallets import WalletView
 
-app = typer.Typer(no_args_is_help=True, help="Wallets and their ledger: look, adjust, say who checks.")
-adjust = typer.Typer(no_args_is_help=True, help="Correct a balance: one operator proposes, another approves.")
+app = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Wallets and their ledger: look, adjust, say who checks."
+)
+adjust = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Correct a balance: one operator proposes, another approves."
+)
 app.add_typer(adjust, name="adjust")
 
 Wallet = Annotated[str, typer.Argument(metavar="WALLET", help="A wallet's id, or USER/ASSET like 42/BTC.")]

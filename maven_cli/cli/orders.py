@@ -10,12 +10,13 @@ import typer
 from maven_cli.cli.command import command, current, from_outcome
 from maven_cli.cli.options import AsOf, DryRun, Pairs, option_parser
 from maven_cli.cli.output import Column, Result, table
+from maven_cli.cli.parsing import Group
 from maven_cli.times import parse_duration
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-app = typer.Typer(no_args_is_help=True, help="Orders past their end: expire them, look at them.")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="Orders past their end: expire them, look at them.")
 
 
 @command(app, "expire")

@@ -8,13 +8,14 @@ import typer
 
 from maven_cli.cli.command import command, current
 from maven_cli.cli.output import Column, Result, table
+from maven_cli.cli.parsing import Group
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from rich.console import Console
 
-app = typer.Typer(no_args_is_help=True, help="List, add, activate and halt trading pairs.")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="List, add, activate and halt trading pairs.")
 
 Symbols = Annotated[list[str], typer.Argument(metavar="SYMBOL...", help="Pairs like BTC/USDT.")]
 
@@ -61,7 +62,7 @@ def _time(moment: datetime | None) -> str:
 
 @command(app, "add")
 def add(
-    symbol: Annotated[str, typer.Argument(metavar="SYMBOL", help="BASE/QUOTE in capitals, like BTC/USDT.")],
+    symbol: Annotated[str, typer.Argument(metavar="SYMBOL", help="BASE/QUOTE, like BTC/USDT.")],
     halted: Annotated[
         bool, typer.Option("--halted", help="Without tickers and candles until it is activated.")
     ] = False,
@@ -70,7 +71,7 @@ def add(
     from maven_cli.db.connection import session
     from maven_cli.market.pairs import add_pair, all_pairs, split_symbol
 
-    split_symbol(symbol)
+    symbol = "/".join(split_symbol(symbol))
     with session(current().services.database_url, "pairs add") as conn:
         added = all(pair.symbol != symbol for pair in all_pairs(conn))
         pair = add_pair(conn, symbol, active=not halted)

@@ -28,6 +28,7 @@ def up() -> Result:
     _ = services.database_url  # migrates a new database before anybody is told where it is
 
     def ready(servers: embedded.Servers) -> None:
+        import shlex
         import sys
 
         urls = {"MAVEN_DATABASE_URL": services.database_url, "MAVEN_REDIS_URL": services.redis_url}
@@ -35,7 +36,9 @@ def up() -> Result:
             current().path,
             Result(
                 urls,
-                lambda out: out.print("\n".join(f"{name}={url}" for name, url in urls.items()), markup=False),
+                lambda out: out.print(
+                    "\n".join(f"{name}={shlex.quote(url)}" for name, url in urls.items()), markup=False
+                ),
             ),
             as_json=current().json,
         )

@@ -10,6 +10,7 @@ import typer
 from maven_cli.cli.command import command, current, from_outcome
 from maven_cli.cli.options import AsOf, DryRun, Pairs
 from maven_cli.cli.output import Result
+from maven_cli.cli.parsing import Group
 
 if TYPE_CHECKING:
     import psycopg
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from maven_cli.market.tickers import Ticker
 
-app = typer.Typer(no_args_is_help=True, help="Rolling 24 h statistics of every active pair.")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="Rolling 24 h statistics of every active pair.")
 
 
 @command(app, "update")

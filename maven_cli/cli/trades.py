@@ -11,6 +11,7 @@ import typer
 
 from maven_cli.cli.command import command, current
 from maven_cli.cli.output import Result
+from maven_cli.cli.parsing import Group
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from maven_cli.market.trade_import import Imported
 
-app = typer.Typer(no_args_is_help=True, help="Bring trades in.")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="Bring trades in.")
 
 
 @app.callback()

@@ -131,11 +131,14 @@ def _words(item: Any) -> str:
 
 
 def _name(parts: Sequence[Any]) -> str:
+    """``candles.revision``: of an object that knows its table, else of the table and column named."""
     names = []
     for part in parts:
         if isinstance(part, str):
             names.append(part)
         elif part is not None and getattr(part, "name", None):
             owner = getattr(part, "table", None)
-            names.append(f"{owner.name}.{part.name}" if owner is not None else str(part.name))
+            if owner is not None:
+                return f"{owner.name}.{part.name}"
+            names.append(str(part.name))
     return ".".join(names[:2])

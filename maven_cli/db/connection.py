@@ -27,10 +27,7 @@ def connect(url: str, purpose: str = "", *, setting: str = "MAVEN_DATABASE_URL")
     in this project never depends on the session's time zone, and timeouts are SET LOCAL. Prepared statements are
     off for the same reason.
     """
-    try:
-        conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
-        raise ConfigurationError(f"{setting} is not a valid PostgreSQL URL") from None
+    _check_url(url, setting)
     try:
         conn = psycopg.connect(
             url,
@@ -49,6 +46,29 @@ def connect(url: str, purpose: str = "", *, setting: str = "MAVEN_DATABASE_URL")
     # Whatever the database's default is: a work transaction must see what was committed before it got its lock.
     conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     return conn
+
+
+def _check_url(url: str, setting: str) -> None:
+    """Raises ConfigurationError for a URL that libpq can't take, or takes apart otherwise than it was meant.
+
+    libpq ends the credentials at the first ``@``, or has none when a ``/`` comes before that. What is left of a password
+    with one of them would be the host, the port or the database's name then, which messages repeat.
+    """
+    authority, _, path = url.partition("://")[2].partition("/")
+    address = authority.partition("@")[2].partition("?")[0]
+    try:
+        parts: dict[str, Any] = conninfo_to_dict(url)
+        valid = "@" not in address and "@" not in path.partition("?")[0]
+        # Also from ?host= and ?port=. An abstract socket's name begins with @.
+        hosts = str(parts.get("host") or "").split(",")
+        valid = valid and not any("@" in host[1:] for host in hosts if not host.startswith("/"))
+        valid = valid and re.fullmatch(r"[0-9, ]*", str(parts.get("port") or "")) is not None
+    except psycopg.ProgrammingError:
+        valid = False
+    if not valid:
+        raise ConfigurationError(
+            f"{setting} is not a valid PostgreSQL URL; write @ as %40, / as %2F and : as %3A in a password"
+        )
 
 
 @contextmanager

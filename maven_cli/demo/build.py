@@ -94,10 +94,10 @@ def build(services: Services, *, seed: int, markets: Sequence[Market], yes: bool
     every = [market.symbol for market in MARKETS]
     url = services.database_url
     with session(url, "demo") as conn, open_cache(services.redis_url) as client:
-        with _step(report, "Clear the last demo") as detail:
+        with _step(report, "Make the pairs") as detail:
             database.check_database(conn, every, target(url), yes=yes)
             pairs = database.clear(conn, client, markets, every)
-            detail.append(f"{len(pairs)} pairs")
+            detail.append(f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'}, empty")
         with _step(report, "Simulate two days of trading") as detail:
             now = database_now(conn)
             walks = [Walk.of(market, seed) for market in markets]

@@ -10,4 +10,4 @@ def database_url(sockets: Path, password: str) -> str:
 
 
 def redis_url(socket: Path, password: str) -> str:
-    return f"unix://{socket}?password={password}&db=0"
+    return f"unix://{socket}?password={password}"

@@ -26,10 +26,10 @@ class TradingPair:
 
 
 def split_symbol(symbol: str) -> tuple[str, str]:
-    """``BTC/USDT`` → its base and quote assets. Raises UsageError."""
-    base, slash, quote = symbol.partition("/")
+    """``BTC/USDT`` → its base and quote assets, in capitals however it is written. Raises UsageError."""
+    base, slash, quote = symbol.upper().partition("/") if symbol.isascii() else (symbol, "", "")
     if not slash or ASSET.fullmatch(base) is None or ASSET.fullmatch(quote) is None or base == quote:
-        raise UsageError(f"{symbol!r} is not a pair; write BASE/QUOTE in capitals, like BTC/USDT")
+        raise UsageError(f"{symbol!r} is not a pair; write BASE/QUOTE, like BTC/USDT")
     return base, quote
 
 
@@ -71,6 +71,7 @@ def _what_exists(symbol: str, known: list[str]) -> str:
 def add_pair(conn: psycopg.Connection, symbol: str, *, active: bool = True) -> TradingPair:
     """Creates a pair and the assets it needs; finding it already there is no error. Raises UsageError for a bad symbol."""
     base, quote = split_symbol(symbol)
+    symbol = f"{base}/{quote}"
     with conn.transaction():
         conn.execute(
             "INSERT INTO assets (symbol) VALUES (%s), (%s) ON CONFLICT (symbol) DO NOTHING",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, cast
 
@@ -12,7 +12,6 @@ import redis
 
 from maven_cli.market.pairs import TradingPair
 from maven_cli.market.tickers import Ticker, key
-from maven_cli.times import parse_instant
 
 
 def read(client: redis.Redis, pairs: Sequence[TradingPair]) -> list[Ticker | None]:
@@ -31,11 +30,11 @@ def parse(pair: TradingPair, payload: bytes | str) -> Ticker:
         return None if value[name] is None else Decimal(value[name])
 
     def time(name: str) -> datetime | None:
-        return None if value[name] is None else parse_instant(value[name])
+        return None if value[name] is None else datetime.fromisoformat(value[name]).astimezone(UTC)
 
     return Ticker(
         pair=pair,
-        as_of=parse_instant(value["asOf"]),
+        as_of=datetime.fromisoformat(value["asOf"]).astimezone(UTC),
         last=number("lastPrice"),
         open=number("openPrice"),
         high=number("highPrice"),

@@ -27,11 +27,10 @@ from typing import IO, Any, NoReturn
 
 from maven_cli.errors import UsageError
 from maven_cli.numbers import check_fits, plain
+from maven_cli.times import YEARS
 
 BLOCK = 4 << 20  # bytes read at once; a block of rows is about as large, whatever the size of the file
 LARGEST_ID = 2**63 - 1
-# Trades outside of these years are a wrong unit, not history: seconds read as milliseconds end up in January 1970.
-YEARS = range(2000, 2200)
 _FIRST_MS, _END_MS = 946_684_800_000, 7_258_118_400_000
 MICROSECONDS_FROM = 10**15  # a bare number at or above is in microseconds
 

@@ -51,7 +51,7 @@ def generate(
     as_of: datetime | None = None,
     dry_run: bool = False,
 ) -> Outcome:
-    """Runs one candle pass. `data`: interval, as_of, success, failed, and rows inserted, changed, removed by interval.
+    """Runs one candle pass. `data`: interval, as_of, dry_run, success, failed, rows inserted, changed, removed by interval.
 
     `pairs` (symbols) narrows the work, not the lock. `as_of` later than the database's clock is refused, since it would
     close windows that haven't ended.
@@ -128,6 +128,7 @@ def _body(current: Pass, interval: Interval, symbols: Sequence[str]) -> dict[str
     return {
         "interval": interval.name,
         "as_of": current.as_of,
+        "dry_run": current.dry_run,
         "success": len(success),
         "failed": len(failed),
         "trades_seen": ingested.trades,

@@ -35,9 +35,10 @@ def update(
     dry_run: bool = False,
     concurrency: int = 1,
 ) -> Outcome:
-    """Runs one ticker pass. `data`: as_of, updated, changed, removed, future_trades, tickers (list of Ticker).
+    """Runs one ticker pass. `data`: as_of, dry_run, updated, changed, removed, future_trades, tickers (list of Ticker).
 
-    With `as_of`, or dry, the tickers are computed and returned, and Redis and the lock aren't touched. `pairs` (symbols)
+    With `as_of`, or dry, the tickers are computed and returned, and Redis and the lock aren't touched; `dry_run` says so,
+    and the four counts are left out. `pairs` (symbols)
     narrows the work. `concurrency` connections share the batches of MAVEN_TICKER_BATCH pairs.
     """
     read_only = dry_run or as_of is not None
@@ -58,7 +59,7 @@ def _body(current: Pass, symbols: Sequence[str], concurrency: int, *, publish: b
     selected = resolve_pairs(current.conn, symbols) if symbols else active
     if not publish:
         computed = _compute_all(current, selected, concurrency)
-        return {"as_of": current.as_of, "tickers": computed}
+        return {"as_of": current.as_of, "dry_run": True, "tickers": computed}
     with open_cache(current.services.redis_url) as client:
         computed = _compute_all(current, [pair for pair in selected if pair.status == "ACTIVE"], concurrency)
         gone = [tickers.key(pair.id) for pair in everything if pair.status != "ACTIVE"]
@@ -89,6 +90,7 @@ def _body(current: Pass, symbols: Sequence[str], concurrency: int, *, publish: b
     )
     return {
         "as_of": current.as_of,
+        "dry_run": False,
         "updated": written,
         "changed": changed,
         "removed": removed,

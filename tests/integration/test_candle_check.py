@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from maven_cli.db.check import differences
+from maven_cli.db.locks import pass_lock
 from maven_cli.errors import UsageError
 from maven_cli.intervals import INTERVALS
 from maven_cli.market import candles
@@ -408,6 +409,25 @@ def test_db_check_names_what_is_missing(
     found = differences(database_url)
     assert found
     assert any(named in line for line in found), found
+
+
+def test_db_check_names_a_table_once(conn: psycopg.Connection, database_url: str) -> None:
+    conn.execute("ALTER TABLE candles DROP COLUMN revision")
+    conn.execute("ALTER TABLE candles ALTER COLUMN high DROP NOT NULL")
+    conn.execute("DROP INDEX ix_trades_xid")
+    conn.execute("DROP TABLE worker_runs")
+    assert {
+        "column candles.revision is missing",
+        "nullable candles.high differs",
+        "index trades.ix_trades_xid is missing",
+        "table worker_runs is missing",
+    } <= set(differences(database_url))
+
+
+def test_verify_with_repair_beside_another_is_skipped(cli: Cli, database_url: str) -> None:
+    with pass_lock(database_url, "candles:verify"):
+        done = cli("candles", "verify", "--repair", "--json")
+    assert (done.code, done.document["status"], done.document["data"]) == (75, "skipped", None)
 
 
 def test_db_check_on_the_command_line(conn: psycopg.Connection, cli: Cli) -> None:

@@ -843,7 +843,19 @@ def test_a_dry_run_leaves_nothing_and_ends(
     before = state()
     done = cli("candles", "gen", "-i", "1h", "--as-of", "2024-05-15T08:00", "--dry-run", "--json")
     assert done.document["data"]["changed"] == dict.fromkeys(("1m", "5m", "15m", "30m", "1h", "4h", "1d"), 1)
+    assert done.document["data"]["dry_run"] is True
+    market.trade(DAY + 2 * MINUTE)
+    market.conn.execute("DELETE FROM trades WHERE executed_at = %s", [DAY + HOUR])
+    before = state()
+    done = cli("candles", "gen", "-i", "1h", "--as-of", "2024-05-15T08:00", "--dry-run")
+    assert done.out == (
+        "Would insert 2, change 7, remove 5 candles (1m 3, 5m 2, 15m 2, 30m 2, 1h 2, 4h 2, 1d 1)\n"
+    )
     assert state() == before
+    done = cli("candles", "gen", "-i", "1h", "--as-of", "2024-05-15T08:00", "--json")
+    assert done.document["data"]["dry_run"] is False
+    again = cli("candles", "gen", "-i", "1h", "--as-of", "2024-05-15T08:00", "--dry-run")
+    assert again.out == "Would insert 0, change 0, remove 0 candles\n"
 
 
 def test_one_pair_alone(market: Market, services: TestServices) -> None:

@@ -70,7 +70,7 @@ def test_it_takes_less_than_a_minute(done: tuple[Done, float], data: Any) -> Non
     assert 0 < data["seconds"] < 60
     assert [step["name"] for step in data["steps"]] == [
         "Start PostgreSQL and Valkey",
-        "Clear the last demo",
+        "Make the pairs",
         "Simulate two days of trading",
         "Store the trades",
         "Close the candles",

@@ -587,6 +587,27 @@ def test_up_stops_at_once_when_nobody_else_is_there(home: Path, how: signal.Sign
     assert gone(home)()
 
 
+def test_up_prints_urls_that_a_shell_takes(home: Path) -> None:
+    python = Python(environment={"MAVEN_HOME": str(home), "PYTHONPATH": str(PROJECT)})
+    up = python.popen("from maven_cli.__main__ import run; run(['up'])")
+    assert up.stdout is not None
+    pasted = up.stdout.readline() + up.stdout.readline()
+    shell = subprocess.run(
+        ["/bin/sh", "-c", pasted + 'printf "%s\\n" "$MAVEN_DATABASE_URL" "$MAVEN_REDIS_URL"'],
+        env={},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shell.stderr == ""
+    database_url, redis_url = shell.stdout.splitlines()
+    assert select_one(database_url)
+    assert ping(redis_url)
+    assert pasted.count("'") == 4, "their ? is a pattern to a shell"
+    up.terminate()
+    up.communicate()
+
+
 def test_up_leaves_the_servers_to_other_users(home: Path) -> None:
     up = OURSELVES.popen(UP, home)
     assert up.stdout is not None
@@ -896,6 +917,19 @@ def test_a_home_that_can_not_be(base: Path) -> None:
             embedded.attach(home)
         assert str(home) in str(caught.value)
         assert "set MAVEN_HOME" in str(caught.value)
+
+
+def test_a_command_says_why_its_home_can_not_be(base: Path) -> None:
+    home = base / ("x" * 300)
+    python = Python(environment={"MAVEN_HOME": str(home), "PYTHONPATH": str(PROJECT)})
+    for words in (["pairs", "list"], ["down"], ["demo"]):
+        code = "import sys; from maven_cli.__main__ import run; sys.exit(run(sys.argv[1:]))"
+        command = python.popen(code, *words)
+        _, said = command.communicate()
+        assert command.returncode == 78, said
+        assert said.startswith(f"maven: maven's home {home}"), said
+        assert "can't be used: file name too long" in said
+        assert said.count("\n") == 1
 
 
 @pytest.fixture

@@ -22,12 +22,26 @@ def test_add_twice(cli: Cli, conn: psycopg.Connection) -> None:
     assert statuses(conn) == {"BTC/USDT": "ACTIVE", "ETH/USDT": "HALTED"}
 
 
+def test_small_letters_are_accepted(cli: Cli, conn: psycopg.Connection) -> None:
+    assert cli("pairs", "add", "btc/usdt").out == "added BTC/USDT (ACTIVE)\n"
+    assert cli("pairs", "add", "Btc/Usdt").out == "BTC/USDT is there already (ACTIVE)\n"
+    assert cli("pairs", "halt", "btc/usdt").code == 0
+    trades = "trade_id,executed_at_ms,price,quantity\n1,1714500000000,1,2\n"
+    done = cli("trades", "import", "-", "--pair", "eth/usdt", "--create-pair", stdin=trades)
+    assert (done.code, "into ETH/USDT" in done.out) == (0, True)
+    assert statuses(conn) == {"BTC/USDT": "HALTED", "ETH/USDT": "ACTIVE"}
+    assert conn.execute("SELECT array_agg(symbol ORDER BY symbol) FROM assets").fetchone() == (
+        ["BTC", "ETH", "USDT"],
+    )
+
+
 @pytest.mark.parametrize(
     "symbol",
     [
         "BTC/US'DT",
         'BTC"/USDT',
-        "btc/usdt",
+        "btc/Btc",
+        "ſol/usdt",
         "BTCUSDT",
         "BTC/",
         "/USDT",
@@ -42,7 +56,7 @@ def test_add_twice(cli: Cli, conn: psycopg.Connection) -> None:
 def test_a_bad_symbol_is_one_line_and_exit_2(cli: Cli, conn: psycopg.Connection, symbol: str) -> None:
     done = cli("pairs", "add", symbol)
     assert (done.code, done.out) == (2, "")
-    assert done.err.endswith("write BASE/QUOTE in capitals, like BTC/USDT\n")
+    assert done.err.endswith("write BASE/QUOTE, like BTC/USDT\n")
     assert done.err.count("\n") == 1
     assert statuses(conn) == {}
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -288,6 +289,7 @@ def test_t11_a_second_pass_is_skipped_with_the_platform_s_line(
         assert re.fullmatch(rf"\S{{24}} warn  {re.escape(expected)}", line)
     document = done.document
     assert (document["status"], document["exit_code"], document["data"]) == ("skipped", 75, None)
+    assert document["errors"] == [{"item": "", "message": SKIPPED}]
     assert records(conn) == [(command[0], scope, "skipped", {}, SKIPPED)]
 
 
@@ -585,6 +587,9 @@ def test_e06_in_a_process_of_its_own(cli: Cli) -> None:
     assert done.err == "maven: MAVEN_TICKER_TTL must be a duration like 5s, 250ms, 2min or 1h\n"
 
 
+UNESCAPED = (
+    "^maven: {name} is not a valid PostgreSQL URL; write @ as %40, / as %2F and : as %3A in a password$"
+)
 CONNECTIONS: dict[str, tuple[Callable[[str], str], int, str]] = {
     "wrong password": (
         lambda url: with_password(url, SECRET),
@@ -625,6 +630,17 @@ CONNECTIONS: dict[str, tuple[Callable[[str], str], int, str]] = {
         78,
         "{name} is not a valid PostgreSQL URL",
     ),
+    "a slash in the password": (lambda _: f"postgresql://u:{SECRET}/x@127.0.0.1:1/d", 78, UNESCAPED),
+    "digits and a slash in the password": (
+        lambda _: f"postgresql://u:12/{SECRET}@127.0.0.1:1/d",
+        78,
+        UNESCAPED,
+    ),
+    "an at sign in the password": (lambda _: f"postgresql://u:{SECRET}@x@127.0.0.1/d", 78, UNESCAPED),
+    "an at sign before the secret": (lambda _: f"postgresql://u:x@{SECRET}@127.0.0.1/d", 78, UNESCAPED),
+    "both in the password": (lambda _: f"postgresql://u:x@{SECRET}/y@127.0.0.1/d", 78, UNESCAPED),
+    "a slash, and nobody's name": (lambda _: f"postgresql://:{SECRET}/x@127.0.0.1/d", 78, UNESCAPED),
+    "no host": (lambda _: f"postgresql://u:{SECRET}/d", 78, UNESCAPED),
 }
 
 
@@ -640,6 +656,30 @@ def test_a_database_that_cannot_be_used(
     assert SECRET not in str(records(conn))
 
 
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("postgresql://u:p%40%2F%3Aw@127.0.0.1:1/d", "127.0.0.1:1/d"),
+        ("postgresql://u:p:w?x#y@127.0.0.1:1/d", "127.0.0.1:1/d"),
+        ("postgres://u:p@[::1]:1/d", "::1:1/d"),
+        ("postgresql://u:p@127.0.0.1:1,[::1]:1/d", "127.0.0.1,::1:1,1/d"),
+        ("postgresql://u:p@127.0.0.1,localhost:1/d?port=1", "127.0.0.1,localhost:1/d"),
+        ("postgresql://u:p@/d?host=/nonexistent", "/nonexistent"),
+        ("postgresql://u:p@/d?host=@nonexistent", "@nonexistent/d"),
+        ("postgresql://%2Fnon%40existent/d%40ta?user=u@tenant&password=p@w", "/non@existent"),
+        ("postgresql://u:p@127.0.0.1?port=1&dbname=d@ta&options=-c%20a.b%3Dc@d", "127.0.0.1:1/d@ta"),
+    ],
+)
+def test_unusual_urls_are_tried(maven: Here, url: str, target: str) -> None:
+    """What libpq takes as it is meant: escapes, IPv6, several hosts, sockets, everything in the query."""
+    failed(
+        maven(*TICKERS, env={"MAVEN_DATABASE_URL": url}),
+        69,
+        f"PostgreSQL at {re.escape(target)} can't be reached",
+    )
+
+
+NO_REDIS_URL = "^maven: MAVEN_REDIS_URL is not a valid Redis URL; "
 REDIS: dict[str, tuple[Callable[[str], str], int, str]] = {
     "wrong password": (
         lambda url: with_password(url, SECRET),
@@ -670,6 +710,17 @@ REDIS: dict[str, tuple[Callable[[str], str], int, str]] = {
         78,
         "MAVEN_REDIS_URL is not a valid Redis URL",
     ),
+    "unknown option": (lambda _: f"redis://:{SECRET}@127.0.0.1:1/0?foo=bar", 78, NO_REDIS_URL),
+    "an option that is no text": (lambda _: f"redis://:{SECRET}@127.0.0.1:1/0?retry=1", 78, NO_REDIS_URL),
+    "a wrong TLS option": (lambda _: f"rediss://:{SECRET}@127.0.0.1:1?ssl_cert_reqs=x", 78, NO_REDIS_URL),
+    "a database in words": (lambda _: f"redis://:{SECRET}@127.0.0.1:1/zz", 78, NO_REDIS_URL),
+    "two numbers": (lambda _: f"redis://:{SECRET}@127.0.0.1:1/1/2", 78, NO_REDIS_URL),
+    "a slash in the password": (lambda _: f"redis://:1/{SECRET}@127.0.0.1:1/0", 78, NO_REDIS_URL),
+    "one connection": (
+        lambda _: f"redis://:{SECRET}@127.0.0.1:1?max_connections=1",
+        69,
+        "127.0.0.1:1 can't be reached",
+    ),
 }
 
 
@@ -692,7 +743,7 @@ def test_a_redis_that_cannot_be_used(
     no_secret(done, redis_url)
     [record] = records(conn)
     assert record[2] == "error"
-    assert re.search(message, record[4])
+    assert re.search(message.removeprefix("^maven: "), record[4])
     assert not any(password in str(record) for password in passwords(redis_url))
     assert maven(*command).code == 0
     assert (conn.execute("SELECT count(*) FROM candles").fetchone() != (0,)) == (command is CANDLES)
@@ -720,6 +771,8 @@ def test_a_read_only_database(
         failed(done, 69, "the database is read-only .* point MAVEN_DATABASE_URL at the primary")
     else:
         assert done.code == 0, "tickers write nothing but Redis"
+        [warning] = [line for line in done.err.splitlines() if " warn " in line]
+        assert re.search("The run left no record: the database is read-only .* at the primary$", warning)
         assert cache.get(key(market.pair().id)) is not None
     assert records(conn) == []
     for table in WRITTEN:
@@ -776,6 +829,43 @@ def test_e07_stdout_is_exactly_one_json_document(
     assert done.err, "debug messages, or the error, are on stderr"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "tickers update --as-of 0001-01-01",
+        "candles gen -i 1m --as-of 0001-01-01",
+        "candles gaps --to 0001-01-01",
+        "candles verify --to 9999-12-31T23:59:59Z",
+        "candles backfill --to 9999-12-31T23:59:59",
+        "candles show BTC/USDT -i 1M --from 9999-12-31",
+    ],
+)
+def test_the_edges_of_the_calendar_are_wrong_usage(maven: Here, market: Market, line: str) -> None:
+    market.trade(timedelta(minutes=-10))
+    failed(maven(*line.split(), "--json"), 2, "is not in the years 2000 to 2199")
+
+
+@pytest.mark.parametrize("moment", ["2000-01-01", "2199-12-31T23:59:59.999999Z"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "tickers update --as-of",
+        "candles gen -i 1m --as-of",
+        "candles gaps --to",
+        "candles gaps --from",
+        "candles verify --to",
+        "candles backfill --to",
+        "candles backfill --from",
+        "candles show BTC/USDT -i 1M --to",
+        "candles show BTC/USDT -i 1M --from",
+    ],
+)
+def test_the_edges_of_the_years_are_no_bug(maven: Here, market: Market, line: str, moment: str) -> None:
+    market.trade(timedelta(minutes=-10))
+    done = maven(*line.split(), moment)
+    assert done.code in (0, 2), done.err
+
+
 def test_e07_and_e08_in_a_process_of_its_own(cli: Cli, market: Market) -> None:
     market.trade(
         timedelta(minutes=-10), "123456789.123456789123456789", pair="ALONGSYMBOL.OF-ASSET/QUITELONGTOO"
@@ -792,6 +882,74 @@ def test_e07_and_e08_in_a_process_of_its_own(cli: Cli, market: Market) -> None:
     assert "ALONGSYMBOL.OF-ASSET/QUITELONGTOO" in row
     assert "123456789.123456789123456789" in row
     assert "…" not in table.out
+
+
+def with_streams(
+    cli: Cli, *args: str, redirect: str = "", out: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`maven args…` as a shell would start it with that redirection, or with that descriptor as its output."""
+    line = f'exec "$0" -m maven_cli "$@" {redirect}'
+    return subprocess.run(
+        ["/bin/sh", "-c", line, sys.executable, *args],
+        env=cli.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE if out is None else out,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+PRINTING = pytest.mark.parametrize(
+    "line",
+    [
+        "pairs list",
+        "--json pairs list",
+        "candles show BTC/USDT -i 1m",
+        "candles show BTC/USDT -i 1m --json",
+        "tickers show --watch",
+        "candles gen --help",
+    ],
+)
+
+
+@PRINTING
+def test_a_full_disk_under_the_output_is_one_line(cli: Cli, market: Market, line: str) -> None:
+    market.trade(timedelta(minutes=-10))
+    done = with_streams(cli, *line.split(), redirect=">/dev/full")
+    assert (done.returncode, done.stderr) == (
+        69,
+        "maven: the disk is full (while writing); nothing was lost\n",
+    )
+
+
+@PRINTING
+def test_a_reader_that_has_gone_is_no_failure(cli: Cli, market: Market, line: str) -> None:
+    market.trade(timedelta(minutes=-10))
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = with_streams(cli, *line.split(), out=writer)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("line", ["pairs list", "--json pairs list", "tickers update", "candles gen --help"])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_nothing(cli: Cli, market: Market, line: str, closed: str) -> None:
+    market.trade(timedelta(minutes=-10))
+    done = with_streams(cli, *line.split(), redirect=closed)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert bool(done.stdout) == (closed == "2>&-" and line != "tickers update")
+
+
+def test_an_error_without_anywhere_to_say_it(cli: Cli) -> None:
+    assert with_streams(cli, "nonsense", redirect=">&- 2>&-").returncode == 2
+    assert with_streams(cli, "nonsense", redirect="2>/dev/full").returncode == 2
+    assert with_streams(cli, "--json", "nonsense", redirect=">/dev/full 2>/dev/full").returncode == 2
 
 
 def test_a_usage_error_is_not_a_run(maven: Here, conn: psycopg.Connection) -> None:

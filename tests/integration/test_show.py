@@ -24,6 +24,7 @@ import pyte
 import pytest
 from rich.console import Console
 
+from maven_cli.cli.candle_show import chart_size
 from maven_cli.cli.output import jsonable
 from maven_cli.cli.render import missing_row, print_table, table_lines, ticker_fields, ticker_rows
 from maven_cli.intervals import INTERVALS, Interval
@@ -296,6 +297,11 @@ def test_a_pair_that_is_behind_is_never_shown_as_quiet(
         ("30", False, False), *[("30", False, True)] * 4,
     ]  # fmt: skip
     assert "closed up to" in done.err
+    until = minute - 10 * MINUTE
+    closed = cli("candles", "show", "BTC/USDT", "-i", "1m", "--to", jsonable(until))
+    assert (closed.code, closed.err) == (0, ""), "all of that is closed"
+    coarser = cli("candles", "show", "BTC/USDT", "-i", "1M", "--to", jsonable(until))
+    assert "closed up to" in coarser.err, "the month that begins before isn't"
     higher = cli("candles", "show", "BTC/USDT", "-i", "1M", "-n", "2", "--json").document["data"]
     assert sum(row["trade_count"] for row in higher) == 3
 
@@ -409,10 +415,10 @@ def test_sixty_windows_unless_told_otherwise(cli: Cli, market: Market) -> None:
     assert count() == 60
     assert count("-n", "5") == 5
     assert 181 <= count("-n", "999999999999999999999") <= 182
-    assert 181 <= count("--from", "0001-01-01") <= 182
+    assert 181 <= count("--from", "2000-01-01") <= 182
     assert count("--from", jsonable(market.now() - 2 * HOUR)) in (120, 121)
-    assert count("--from", "9999-12-31T23:59:59") == 0
-    assert count("--to", "0001-01-01") == 0
+    assert count("--from", "2199-12-31T23:59:59") == 0
+    assert count("--to", "2000-01-01") == 0
     assert count("-n", "999999999999999999999", "--fill", "none") == 2
 
 
@@ -488,6 +494,42 @@ def test_a_chart_in_a_pipe_fits_80_columns_without_colour(cli: Cli, market: Mark
     assert cli(
         "candles", "show", "BTC/USDT", "-i", "1m", "--chart", env={"PYTHONIOENCODING": "ascii"}
     ).out.isascii()
+
+
+@pytest.mark.parametrize(
+    ("columns", "width"),
+    [
+        ("", 80),
+        ("0", 80),
+        ("wide", 80),
+        ("-5", 80),
+        ("²", 80),
+        ("1", 20),
+        ("0100", 100),
+        ("1001", 1000),
+        ("99999999", 1000),
+        ("9" * 20, 1000),
+        ("9" * 5000, 1000),
+    ],
+)
+def test_the_width_of_a_chart_in_a_pipe(monkeypatch: pytest.MonkeyPatch, columns: str, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert chart_size(Console(file=StringIO(), width=10_000)) == (width, 24)
+
+
+def test_a_terminal_can_not_be_too_wide() -> None:
+    assert chart_size(Console(file=StringIO(), width=99_999_999, height=30, force_terminal=True)) == (
+        1000,
+        28,
+    )
+
+
+@pytest.mark.parametrize("columns", ["99999999", "9" * 20])
+def test_any_number_of_columns_ends(cli: Cli, market: Market, columns: str) -> None:
+    market.trade(-MINUTE)
+    done = cli("candles", "show", "BTC/USDT", "-i", "1m", "--chart", env={"COLUMNS": columns})
+    assert (done.code, len(done.out.splitlines())) == (0, 24)
+    assert max(map(len, done.out.splitlines())) <= 1000
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(60, 20), (80, 24), (120, 40)])

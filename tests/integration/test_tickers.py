@@ -804,9 +804,10 @@ def test_as_of_and_dry_run_write_nothing(
     before = everything(conn)
     no_redis = replace(services, redis_url="redis://127.0.0.1:1/0")
     assert len(computed(no_redis, market.now())) == 1
-    outcome = update(no_redis, dry_run=True)
-    assert outcome.data is not None
-    assert outcome.data["tickers"][0].trade_count == 1
+    for outcome in (update(no_redis, as_of=market.now()), update(no_redis, dry_run=True)):
+        assert outcome.data is not None
+        assert outcome.data["dry_run"] is True
+        assert outcome.data["tickers"][0].trade_count == 1
     assert cache.dbsize() == 0
     assert everything(conn) == before
     assert conn.execute("SELECT count(*) FROM worker_runs").fetchone() == (0,)

@@ -16,6 +16,8 @@ from typer.core import TyperGroup
 
 from docs import generate
 from maven_cli import errors
+from maven_cli.__main__ import run
+from maven_cli.cli.app import PASSES
 from maven_cli.errors import MavenError, UsageError
 from maven_cli.runner import SKIPPED
 from maven_cli.settings import Settings, variable
@@ -62,6 +64,22 @@ def test_a_note_about_nothing_and_a_table_without_a_note_are_refused() -> None:
         generate.check_notes({key: "" for key in generate.TABLES if key != "trades"}, generate.COLUMNS)
     with pytest.raises(ValueError, match="no_such_column"):
         generate.check_notes(generate.TABLES, {"trades.no_such_column": ""})
+
+
+@pytest.mark.parametrize(
+    "path", [(), *(path for path, _ in generate.walk(generate.parser(), ()))], ids=" ".join
+)
+def test_help_does_not_say_what_a_flag_takes(
+    path: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*path, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--help" in shown
+    assert not re.findall("<(?:bool|int|float).*?>", shown)
+
+
+def test_what_every_may_run_are_commands() -> None:
+    assert set(PASSES) <= {" ".join(path) for path, _ in generate.walk(generate.parser(), ())}
 
 
 def test_every_command_and_option_is_documented() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -78,6 +79,12 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
         ("MAVEN_ENGINE", "fix", "accepts none, redis or http"),
         ("MAVEN_ENGINE_TIMEOUT", "0", "must be at least 50ms"),
         ("MAVEN_RUN_RETENTION", "9" * 400, "must be a duration like"),
+        ("MAVEN_RUN_RETENTION", "3651d", "must be at most 3650d"),
+        ("MAVEN_TICKER_TTL_GRACE", "999999999d", "must be at most 3650d"),
+        ("MAVEN_CANDLE_TTL_GRACE", "999999999d", "must be at most 3650d"),
+        ("MAVEN_CANDLE_CHUNK", "999999999d", "must be at most 3650d"),
+        ("MAVEN_STATEMENT_TIMEOUT", "25d", "must be at most 24d"),
+        ("MAVEN_HOME", "~nobody-of-that-name/x", "names a user who has no home directory"),
     ],
 )
 def test_e06_a_wrong_value_names_its_variable_and_what_it_accepts(
@@ -127,6 +134,41 @@ def test_apache_maven_s_home_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_pat
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "mvn").touch()
     assert "an installation of Apache Maven" in refused(monkeypatch, MAVEN_HOME=str(tmp_path))
+
+
+def test_apache_maven_s_home_is_nobody_s_business_when_nothing_is_embedded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "mvn").touch()
+    monkeypatch.setenv("MAVEN_HOME", str(tmp_path))
+    monkeypatch.setenv("MAVEN_DATABASE_URL", "postgresql://h/d")
+    monkeypatch.setenv("MAVEN_REDIS_URL", "redis://h")
+    assert load_settings().home == tmp_path
+
+
+def test_a_home_that_can_not_be_looked_into_is_left_to_who_uses_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    long = tmp_path / ("x" * 300)
+    load_settings()  # imports what it needs
+    me = os.geteuid()
+    for home in (closed, closed / "home", long):
+        monkeypatch.setenv("MAVEN_HOME", str(home))
+        if me == 0:
+            os.seteuid(65534)  # root may look into everything
+        try:
+            assert load_settings().home == home
+        finally:
+            os.seteuid(me)
+
+
+def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MAVEN_HOME", "~/data")
+    assert load_settings().home == tmp_path / "data"
 
 
 def test_secrets_do_not_show_in_the_settings_text() -> None:
