@@ -225,7 +225,14 @@ class _Child:
 
 
 def _warm() -> None:
-    for name in ("cli.orders", "cli.events", "passes.expiry", "passes.events", "engines.http", "engines.redis"):
+    for name in (
+        "cli.orders",
+        "cli.events",
+        "passes.expiry",
+        "passes.events",
+        "engines.http",
+        "engines.redis",
+    ):
         importlib.import_module(f"maven_cli.{name}")
     from maven_cli.cli.app import root_command
 
