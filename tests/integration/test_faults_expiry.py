@@ -8,11 +8,13 @@ so, the same ones every time; MAVEN_TEST_FULL=1 takes every boundary.
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
@@ -25,6 +27,7 @@ import pytest
 import redis
 from psycopg import sql
 
+from maven_cli.embedded.binaries import valkey_bin
 from tests.conftest import FULL, Servers, named_database
 from tests.exchange import Exchange
 from tests.faults import Ended, Passes
@@ -32,6 +35,21 @@ from tests.matching_engine import TOKEN, MatchingEngine
 from tests.support import Cli
 
 HOUR = timedelta(hours=1)
+# What a round changes, referenced tables first.
+TABLES = (
+    "wallets",
+    "locks",
+    "ledger_entries",
+    "orders",
+    "engine_removals",
+    "trades",
+    "rejected_trades",
+    "outbox",
+    "dead_letters",
+    "circuits",
+    "incidents",
+    "worker_runs",
+)
 ENGINES = ("none", "http", "redis")
 every_engine = pytest.mark.parametrize("kind", ENGINES)
 
@@ -67,6 +85,9 @@ def scene(servers: Servers, template: str) -> Iterator[Scene]:
         try:
             with psycopg.connect(named_database(servers.database_url, name), autocommit=True) as conn:
                 made = _scene(name, conn)
+                conn.execute("CREATE SCHEMA scene")
+                for table in TABLES:
+                    conn.execute(f"CREATE TABLE scene.{table} AS SELECT * FROM {table}")
             yield made
         finally:
             admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
@@ -115,6 +136,26 @@ def _scene(name: str, conn: psycopg.Connection) -> Scene:
     return Scene(name, exchange, due, bad, buyer, in_book, plain)
 
 
+def reset(conn: psycopg.Connection) -> None:
+    """The scene's rows again: a tenth of what a new copy of the database costs."""
+    with conn.transaction():
+        conn.execute("ALTER TABLE ledger_entries DISABLE TRIGGER maven_ledger_no_change")
+        for table in reversed(TABLES):
+            conn.execute(f"DELETE FROM {table}")
+        for table in TABLES:
+            row = conn.execute(
+                "SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute"
+                " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''",
+                [table],
+            ).fetchone()
+            assert row is not None
+            conn.execute(
+                f"INSERT INTO {table} ({row[0]}) OVERRIDING SYSTEM VALUE SELECT {row[0]} FROM scene.{table}"
+            )
+        conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        conn.execute("ALTER TABLE ledger_entries ENABLE TRIGGER maven_ledger_no_change")
+
+
 @dataclass
 class Stage:
     """A copy of the scene's database, an engine and Redis, for one round."""
@@ -132,6 +173,20 @@ class Stage:
 
     def start(self, at: int = 0, act: str = "freeze") -> int:
         return self.passes.start("orders", "expire", env=self.env, at=at, act=act)
+
+    def terminate(self, *names: str) -> None:
+        """Ends sessions of a pass, by their application name, as the server does it."""
+        self.conn.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = ANY (%s)",
+            [list(names)],
+        )
+
+    def advisory_locks(self) -> list[Any]:
+        return self.conn.execute(
+            "SELECT classid, objid FROM pg_locks WHERE locktype = 'advisory'"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        ).fetchall()
 
     def again(self, *command: str) -> Ended:
         """Runs a command until nothing of a killed pass is in its way any more."""
@@ -236,62 +291,68 @@ class Stage:
         assert not set(self.venue.book()) & set(self.scene.due)
 
 
-Rounds = Callable[..., Any]
+Rounds = Callable[..., AbstractContextManager[Stage]]
 
 
 @pytest.fixture
 def rounds(
     servers: Servers, scene: Scene, passes: Passes, redis_url: str, cache: redis.Redis, tmp_path: Path
 ) -> Iterator[Rounds]:
-    """Makes rounds: `with rounds(kind) as stage`. One engine of each kind serves them all."""
+    """Makes rounds: `with rounds(kind) as stage`. One database, and one engine of each kind, serve them all."""
     venues: dict[str, MatchingEngine] = {}
+    name = f"maven_rounds_{uuid4().hex[:12]}"
+    url = named_database(servers.database_url, name)
 
-    @contextmanager
-    def made(kind: str = "none", **extra: str) -> Iterator[Stage]:
-        venue = None
-        if kind != "none":
-            if kind not in venues:
-                venues[kind] = MatchingEngine(
-                    tmp_path / kind, redis_url if kind == "redis" else "", token=TOKEN
-                )
-                venues[kind].start()
-            venue = venues[kind]
-            venue.fault("none")
-            venue.forget()
-            for number, (side, price, quantity) in scene.in_book.items():
-                assert venue.place(number, "BTC/USDT", side, price, quantity) == []
-            venue.fill(scene.in_flight, "4")
-        name = f"maven_round_{uuid4().hex[:12]}"
-        url = named_database(servers.database_url, name)
-        variables = {
-            "MAVEN_DATABASE_URL": url,
-            "MAVEN_REDIS_URL": redis_url,
-            "MAVEN_HOME": str(tmp_path / "home"),
-            "MAVEN_ENGINE": kind,
-            "MAVEN_ENGINE_SETTLE": "0s",
-            **({} if venue is None else {"MAVEN_ENGINE_URL": venue.url, "MAVEN_ENGINE_TOKEN": TOKEN}),
-            **extra,
-        }
-        # The engine's own streams stay: it is waiting on one of them.
-        cache.delete("maven:events")
-        with psycopg.connect(servers.database_url, autocommit=True) as admin:
-            admin.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                    sql.Identifier(name), sql.Identifier(scene.template)
-                )
+    def engine(kind: str) -> MatchingEngine | None:
+        if kind == "none":
+            return None
+        if kind not in venues:
+            venues[kind] = MatchingEngine(tmp_path / kind, redis_url if kind == "redis" else "", token=TOKEN)
+            venues[kind].start()
+        venue = venues[kind]
+        venue.fault("none")
+        venue.forget()
+        for number, (side, price, quantity) in scene.in_book.items():
+            assert venue.place(number, "BTC/USDT", side, price, quantity) == []
+        venue.fill(scene.in_flight, "4")
+        return venue
+
+    with psycopg.connect(servers.database_url, autocommit=True) as admin:
+        admin.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.Identifier(name), sql.Identifier(scene.template)
             )
-            try:
-                with psycopg.connect(url, autocommit=True) as conn:
+        )
+        try:
+            with psycopg.connect(url, autocommit=True) as conn:
+
+                @contextmanager
+                def made(kind: str = "none", cache: redis.Redis = cache, **extra: str) -> Iterator[Stage]:
+                    venue = engine(kind)
+                    reset(conn)
+                    # The engine's own streams stay: it is waiting on one of them.
+                    cache.delete("maven:events")
+                    variables = {
+                        "MAVEN_DATABASE_URL": url,
+                        "MAVEN_REDIS_URL": redis_url,
+                        "MAVEN_HOME": str(tmp_path / "home"),
+                        "MAVEN_ENGINE": kind,
+                        "MAVEN_ENGINE_SETTLE": "0s",
+                        **(
+                            {}
+                            if venue is None
+                            else {"MAVEN_ENGINE_URL": venue.url, "MAVEN_ENGINE_TOKEN": TOKEN}
+                        ),
+                        **extra,
+                    }
                     exchange = replace(scene.exchange, conn=conn)
                     yield Stage(scene, passes, conn, exchange, cache, Cli(variables).environment(), venue)
-            finally:
-                admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
-    try:
-        yield made
-    finally:
-        for venue in venues.values():
-            venue.stop()
+                yield made
+        finally:
+            for venue in venues.values():
+                venue.stop()
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def undisturbed(rounds: Rounds, kind: str) -> tuple[int, dict[str, Any]]:
@@ -327,3 +388,196 @@ def test_killed_at_every_boundary(kind: str, rounds: Rounds) -> None:
     with rounds(kind) as stage:
         assert stage.expire(at=total + 1).code == 1
         assert stage.finish() == books
+
+
+@pytest.mark.parametrize("whose", ["maven orders-expire", "maven lock orders-expire"])
+def test_a_backend_is_terminated_at_every_boundary(whose: str, rounds: Rounds) -> None:
+    """E02, E04: the pass's own session, or that of its lock, goes at any statement: 69, and the next pass completes."""
+    total, books = undisturbed(rounds, "none")
+    codes = set()
+    for number in boundaries(total, 0.15, seed=len(whose)):
+        with rounds() as stage:
+            pid = stage.start(at=number)
+            frozen = stage.passes.wait(pid)
+            stage.terminate(whose)
+            os.kill(pid, signal.SIGCONT)
+            ended = stage.passes.wait(pid)
+            # 1, the code of an undisturbed pass, where it had nothing more to say on that session.
+            assert ended.code in (69, 1), ended
+            assert "Traceback" not in ended.err, ended
+            codes.add(ended.code)
+            assert stage.finish() == books, frozen
+    assert 69 in codes
+
+
+@pytest.mark.parametrize("kind", ["none", "http"])
+def test_sigterm_at_every_boundary(kind: str, rounds: Rounds) -> None:
+    """E03: stopped in good order, its locks are gone at once, and the next pass completes."""
+    total, books = undisturbed(rounds, kind)
+    codes = []
+    for number in boundaries(total, 0.15 if kind == "none" else 0.08, seed=3):
+        with rounds(kind) as stage:
+            pid = stage.start(at=number)
+            frozen = stage.passes.wait(pid)
+            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGCONT)
+            ended = stage.passes.wait(pid)
+            assert ended.code in (143, 1), ended
+            assert "Traceback" not in ended.err, ended
+            assert stage.advisory_locks() == [], ended
+            codes.append(ended.code)
+            assert stage.finish() == books, frozen
+    assert codes.count(143) > len(codes) / 2
+
+
+@pytest.mark.parametrize("kind", ["none", "redis"])
+@pytest.mark.parametrize("lock", ["lost", "broken"])
+def test_a_frozen_pass_wakes_up_after_another_one(
+    kind: str, lock: str, rounds: Rounds, servers: Servers
+) -> None:
+    """E09: SIGSTOP at any boundary, another pass runs to its end, SIGCONT: no double effect.
+
+    lost: the server has ended the lock's session meanwhile. broken: the lock excludes nobody; both hold one.
+    """
+    total, books = undisturbed(rounds, kind)
+    for number in boundaries(total, 0.12 if kind == "none" else 0.05, seed=9):
+        with rounds(kind) as stage:
+            pid = stage.start(at=number)
+            frozen = stage.passes.wait(pid)
+            if lock == "lost":
+                stage.terminate("maven lock orders-expire")
+                other = stage.expire()
+            else:
+                # Advisory locks are a database's own: in another one this pass excludes nobody.
+                elsewhere = {**stage.env, "MAVEN_LOCK_DATABASE_URL": servers.database_url}
+                other = stage.passes.run("orders", "expire", env=elsewhere)
+            # 75: the frozen one stands in the middle of a work transaction.
+            assert other.code in (0, 1, 75), other
+            os.kill(pid, signal.SIGCONT)
+            ended = stage.passes.wait(pid)
+            assert ended.code in (0, 1, 69, 75), ended
+            for done in (other, ended):
+                assert "Traceback" not in done.err, done
+            assert stage.finish() == books, frozen
+
+
+@every_engine
+def test_two_passes_at_once_under_a_broken_lock(kind: str, rounds: Rounds, servers: Servers) -> None:
+    _, books = undisturbed(rounds, kind)
+    for _ in range(30 if FULL else 4):
+        with rounds(kind) as stage:
+            elsewhere = {**stage.env, "MAVEN_LOCK_DATABASE_URL": servers.database_url}
+            both = [stage.passes.start("orders", "expire", env=env) for env in (stage.env, elsewhere)]
+            for pid in both:
+                ended = stage.passes.wait(pid)
+                assert ended.code in (0, 1, 75), ended
+                assert "Traceback" not in ended.err, ended
+            assert stage.finish() == books
+
+
+HTML = "<!DOCTYPE html><html><body>It works!</body></html>"
+OTHER = {"status": "removed", "remaining": "0.5"}
+FAULTS: list[tuple[str, dict[str, Any]]] = [
+    ("late", {"seconds": 0.7}),
+    ("mute", {"seconds": 2}),
+    ("deaf", {"seconds": 2}),
+    ("twice", {}),
+    ("raw", {"status": 200, "content_type": "text/html", "body": HTML, "fields": {"status": "fine"}}),
+    (
+        "removed_raw",
+        {"status": 502, "content_type": "text/html", "body": HTML, "fields": {"status": "removed"}},
+    ),
+    ("die", {}),
+    ("unacked", {}),
+]
+
+
+@pytest.mark.parametrize("kind", ["http", "redis"])
+@pytest.mark.parametrize(("fault", "details"), FAULTS, ids=[name for name, _ in FAULTS])
+def test_an_engine_at_fault(kind: str, fault: str, details: dict[str, Any], rounds: Rounds) -> None:
+    """X05, X06: late, twice, never, with nonsense, dead before its answer; for some orders or all; killed on top of it."""
+    total, books = undisturbed(rounds, kind)
+    for times, number in ((2, 0), (None, 0), (2, random.Random(fault).randint(total // 4, total // 2))):
+        with rounds(kind, MAVEN_ENGINE_TIMEOUT="300ms") as stage:
+            assert stage.venue is not None
+            venue = stage.venue
+            venue.fault(fault, times=times, **details)
+            first = stage.expire(at=number)
+            assert first.code in (0, 1, -signal.SIGKILL), first
+            assert "Traceback" not in first.err, first
+            if fault in ("die", "unacked") and not alive(venue):
+                venue.wait_dead()
+                venue.start()
+            venue.fault("none")
+            assert stage.finish() == books, first
+
+
+def alive(venue: MatchingEngine) -> bool:
+    with suppress(OSError):
+        venue.book()
+        return True
+    return False
+
+
+@contextmanager
+def own_valkey(directory: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """A Redis that a test may kill, and that keeps what it has said yes to. Call it to start it (again)."""
+    running: list[subprocess.Popen[bytes]] = []
+    socket = directory / "s"
+
+    def start() -> subprocess.Popen[bytes]:
+        socket.unlink(missing_ok=True)
+        options = {
+            "--port": "0",
+            "--unixsocket": str(socket),
+            "--dir": str(directory),
+            "--save": "",
+            "--appendonly": "yes",
+            "--appendfsync": "always",
+        }
+        words = [word for pair in options.items() for word in pair]
+        running.append(subprocess.Popen([valkey_bin(), *words], stdout=subprocess.DEVNULL))
+        with redis.Redis(unix_socket_path=str(socket)) as client:
+            deadline = time.monotonic() + 20
+            while True:
+                with suppress(redis.ConnectionError, redis.BusyLoadingError):
+                    client.ping()
+                    return running[-1]
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+
+    try:
+        yield start
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("how", ["stopped", "closed"])
+def test_redis_goes_in_mid_pass(how: str, rounds: Rounds, tmp_path: Path) -> None:
+    """X19: Redis is killed, or closes the connection, at each boundary of the delivery: every event arrives in the end."""
+    url = f"unix://{tmp_path}/s?db=0"
+    total, _ = undisturbed(rounds, "none")
+    with own_valkey(tmp_path) as start, redis.Redis.from_url(url, decode_responses=True) as client:
+        server = start()
+        with rounds(cache=client, MAVEN_REDIS_URL=url) as stage:
+            stage.expire()
+            books = stage.finish()
+        delivery = list(range(total - 45, total + 1))
+        for number in delivery if FULL else random.Random(how).sample(delivery, 8):
+            with rounds(cache=client, MAVEN_REDIS_URL=url) as stage:
+                pid = stage.start(at=number)
+                frozen = stage.passes.wait(pid)
+                if how == "stopped":
+                    server.kill()
+                    server.wait()
+                else:
+                    client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                os.kill(pid, signal.SIGCONT)
+                ended = stage.passes.wait(pid)
+                assert ended.code == 1, ended
+                assert "Traceback" not in ended.err, ended
+                if how == "stopped":
+                    server = start()
+                assert stage.finish() == books, frozen
