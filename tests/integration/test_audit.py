@@ -397,6 +397,20 @@ def test_below_the_pruned_line_missing_events_prove_nothing(books: Books, conn: 
     assert (found["expired"].unproven, found["rejected"].unproven) == (5, 1)
 
 
+def test_events_are_pruned_one_by_one(books: Books, conn: psycopg.Connection) -> None:
+    """Of the two events of one expiry either may go first."""
+    books.live()
+    rows = conn.execute("SELECT id, event_id FROM outbox ORDER BY id").fetchall()
+    for number, event in rows:
+        with conn.transaction(force_rollback=True):
+            conn.execute(
+                "WITH gone AS (DELETE FROM outbox WHERE id = %s RETURNING created_at)"
+                " UPDATE outbox_state SET pruned_until = created_at + interval '1 microsecond' FROM gone",
+                [number],
+            )
+            assert wrong(conn) == [], event
+
+
 def test_observed_what_the_platform_moved_is_unproven_not_wrong(
     books: Books, conn: psycopg.Connection
 ) -> None:

@@ -520,8 +520,8 @@ BEGIN
          WHERE e.lock_id IS NULL AND e.rule > 0) x;
     PERFORM maven_ledger_post(postings);
     UPDATE locks l SET ended_at = coalesce((SELECT max(e.created_at) FROM ledger_entries e WHERE e.lock_id = l.id), now())
-     WHERE l.id = ANY (ending)
-        OR l.kind = 'opening' AND l.remaining = 0 AND l.id IN (SELECT p.lock_id FROM unnest(postings) p);
+     WHERE l.id = ANY (ending || ARRAY(SELECT o.id FROM unnest(postings) p JOIN locks o ON o.id = p.lock_id
+                                        WHERE o.kind = 'opening' AND o.remaining = 0));
 
     told := maven_expiry_events(expiring, due, ARRAY(SELECT p.reference FROM unnest(postings) p), as_of);
     IF expired <> cardinality(due) OR told <> cardinality(due) + coalesce(cardinality(postings), 0) THEN
