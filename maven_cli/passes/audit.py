@@ -86,12 +86,9 @@ def _candles(current: Pass, full: bool, sample: int, listed: int) -> Check:
     check = Check("candles", CANDLES)
     pairs = all_pairs(current.conn)
     if full:
-        for interval in INTERVALS.values():
-            windows = sum(
-                (item.hi - item.lo) // (interval.length or timedelta(days=28))
-                for item in closed_ranges(current.conn, [pair.id for pair in pairs], None, None)
-            )
-            check.checked += windows
+        row = current.conn.execute("SELECT count(*) FROM candles").fetchone()
+        assert row is not None
+        check.checked = row[0]
         _count(check, verify(current.conn, pairs, list(INTERVALS.values()), None, None), listed)
         return check
     for pair, interval, start in _sample(current.conn, pairs, sample):

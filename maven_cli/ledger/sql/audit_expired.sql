@@ -28,10 +28,12 @@ SELECT coalesce('order ' || o.id, 'event ' || x.event_id) || ': ' || nullif(conc
                               ('lockId', x.data ->> 'lockId', o.lock_id::text),
                               ('expiresAt', x.data ->> 'expiresAt', to_char(o.expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')),
                               ('released', x.data ->> 'released',
-                               CASE WHEN b.data -> 'orderIds' ->> -1 = o.id::text AND u.created_at = x.created_at
+                               -- Of the two events the other one may have been pruned already.
+                               CASE WHEN b.event_id IS NULL AND x.created_at < s.pruned_until THEN x.data ->> 'released'
+                                    WHEN b.data -> 'orderIds' ->> -1 = o.id::text AND u.created_at = x.created_at
                                     THEN trim_scale(u.available_delta)::text ELSE '0' END))
                       AS f (field, said, is_now) WHERE f.said IS DISTINCT FROM f.is_now) END,
-           CASE WHEN u.created_at = x.created_at AND b.event_id IS NULL THEN 'its balance was unlocked without a BalanceUnlockedEvent' END), '') AS wrong,
+           CASE WHEN u.created_at = x.created_at AND x.created_at >= s.pruned_until AND b.event_id IS NULL THEN 'its balance was unlocked without a BalanceUnlockedEvent' END), '') AS wrong,
        x.id IS NULL AND NOT (coalesce(o.expires_at, o.updated_at) >= s.pruned_until OR coalesce(u.created_at >= s.pruned_until, false)) AS unproven
   FROM expired o FULL JOIN told x ON x.aggregate = o.aggregate
   LEFT JOIN ledger_entries u ON u.kind = 'unlock' AND u.reference = o.unlock

@@ -19,7 +19,7 @@ SELECT coalesce('event ' || x.event_id, 'entry ' || e.wallet_id || '/' || e.seq)
                               ('lockId', x.data ->> 'lockId', e.lock_id::text), ('reason', x.data ->> 'reason', 'ORDER_EXPIRED'),
                               ('time', x.created_at::text, e.created_at::text))
                       AS f (field, said, is_now) WHERE f.said IS DISTINCT FROM f.is_now) END,
-           CASE WHEN x.id IS NOT NULL AND NOT EXISTS (
+           CASE WHEN x.created_at >= s.pruned_until AND NOT EXISTS (
                      SELECT FROM outbox t WHERE t.event_id = 'OrderExpiredEvent:' || (x.data -> 'orderIds' ->> -1)
                         AND t.event -> 'data' ->> 'released' = x.data ->> 'amount')
                 THEN 'no OrderExpiredEvent says so' END), '') AS wrong,
