@@ -285,7 +285,8 @@ def _screen(out: Console, engine: Engine, conn: psycopg.Connection, client: redi
             rows=_rows(engine, client, now),
             orders=_orders(engine, client, conn, now),
             courses=courses(conn, now),
-            runs=last_runs(conn),
+            # Without what ran only once, at the start.
+            runs=[run for run in last_runs(conn) if run.scope != "candles:backfill"],
             chart=(f"{pair.symbol} {LIVE_CHART}", candles),
         )
 

@@ -15,6 +15,7 @@ import tempfile
 import termios
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -26,8 +27,10 @@ import redis
 
 from maven_cli import embedded
 from maven_cli.demo.exchange import MARKETS, Trade, Walk
+from maven_cli.demo.traders import DUE, FILLED, FIRST_USER, ORDERS, users
 from maven_cli.numbers import plain
 from maven_cli.times import parse_instant
+from tests.exchange import Exchange
 from tests.integration.test_show import line_of, on_terminal
 from tests.support import Cli, Done, Market
 
@@ -51,31 +54,69 @@ def own(home: Path) -> Cli:
     return Cli({"MAVEN_HOME": str(home)})
 
 
+@dataclass(frozen=True)
+class Made:
+    """One demo with --json, how many seconds it took, and what it left (other tests soon start it anew)."""
+
+    done: Done
+    seconds: float
+    states: dict[str, int]
+    credited: list[tuple[Any, ...]]
+    held: list[tuple[Any, ...]]
+    settled: int
+    told: int
+    story: Done
+
+
 @pytest.fixture(scope="module")
-def done(own: Cli) -> tuple[Done, float]:
-    """One demo with --json, and how many seconds it took."""
+def made(own: Cli, home: Path) -> Made:
     began = time.monotonic()
-    found = own("demo", "--json", timeout=120)
-    return found, time.monotonic() - began
+    done = own("demo", "--json", timeout=120)
+    seconds = time.monotonic() - began
+    assert done.code == 0, done.err
+    servers = embedded.attach(home / "demo")
+    with psycopg.connect(servers.database_url) as conn, redis.Redis.from_url(servers.redis_url) as client:
+        settled = conn.execute(
+            "SELECT count(*) FROM trades WHERE buy_order_id IS NOT NULL AND sell_order_id IS NOT NULL"
+        ).fetchone()
+        assert settled is not None
+        states: dict[str, int] = dict(
+            conn.execute("SELECT status, count(*) FROM orders GROUP BY 1").fetchall()
+        )
+        credited = conn.execute(
+            "SELECT w.asset_id, sum(e.available_delta) FROM ledger_entries e JOIN wallets w ON w.id = e.wallet_id"
+            " WHERE e.kind = 'deposit' GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+        held = conn.execute(
+            "SELECT asset_id, sum(available + locked) FROM wallets GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+        number = done.document["data"]["orders"]["expired"][0]["order"]
+        story = Cli({"MAVEN_HOME": str(home / "demo")})("orders", "show", str(number), "--json")
+        told = int(client.xlen("maven:events"))
+    return Made(done, seconds, states, credited, held, settled[0], told, story)
 
 
 @pytest.fixture
-def data(done: tuple[Done, float]) -> Any:
-    assert done[0].code == 0, done[0].err
-    return done[0].document["data"]
+def data(made: Made) -> Any:
+    return made.done.document["data"]
 
 
-def test_it_takes_less_than_a_minute(done: tuple[Done, float], data: Any) -> None:
-    assert done[1] < 60
+def test_it_takes_less_than_a_minute(made: Made, data: Any) -> None:
+    assert made.seconds < 60
     assert 0 < data["seconds"] < 60
     assert [step["name"] for step in data["steps"]] == [
         "Start PostgreSQL and Valkey",
         "Make the pairs",
         "Simulate two days of trading",
         "Store the trades",
+        "Open accounts",
+        "Place orders, and fill some",
         "Close the candles",
         "Run the 1m candle pass",
         "Run the ticker pass",
+        "Run the expiry pass",
+        "Deliver the events",
+        "Audit the books",
     ]
 
 
@@ -94,6 +135,34 @@ def test_its_document_has_the_whole_exchange(data: Any) -> None:
     # Up to now: the newest window is the one in which the demo ran, or the one that ended meanwhile.
     age = parse_instant(data["as_of"]) - parse_instant(chart["candles"][-1]["start"])
     assert -timedelta(minutes=1) < age < timedelta(minutes=15)
+
+
+def test_orders_expire_and_the_books_are_right(made: Made, data: Any) -> None:
+    orders, audit = data["orders"], data["audit"]
+    assert orders["placed"] == ORDERS
+    assert orders["live"] == ORDERS - DUE
+    assert len(orders["expired"]) == DUE
+    assert len({one["order"] for one in orders["expired"]}) == DUE
+    assert {one["pair"] for one in orders["expired"]} == set(SYMBOLS)
+    assert all(Decimal(one["released"]) > 0 and one["user"] in users() for one in orders["expired"])
+    assert 1_000 < Decimal(orders["released_usdt"]) < 200_000
+    assert orders["events"] == 2 * DUE
+    assert (audit["wrong"], audit["named"]) == (0, [])
+    assert audit["checks"] > 10
+    states = made.states
+    assert states["EXPIRED"] == DUE
+    assert states["FILLED"] == FILLED
+    assert states["OPEN"] + states["PARTIALLY_FILLED"] == ORDERS - DUE
+    # Each fill was between two users, so that no asset became more or less.
+    assert made.credited == made.held
+    assert made.settled == FILLED
+    assert made.told >= 2 * DUE
+
+
+def test_an_order_of_the_table_has_its_story(made: Made) -> None:
+    assert made.story.code == 0, made.story.err
+    assert made.story.document["data"]["status"] == "EXPIRED"
+    assert [row["what"] for row in made.story.document["data"]["story"]][:2] == ["placed", "ledger"]
 
 
 def test_its_candles_verify(own: Cli, home: Path, data: Any) -> None:
@@ -136,8 +205,16 @@ def test_every_run_starts_anew_and_a_seed_is_one_market(own: Cli, home: Path, da
                 "SELECT count(*) FROM candles WHERE trading_pair_id NOT IN"
                 " (SELECT id FROM trading_pairs WHERE status = 'ACTIVE')"
             ).fetchone()
+            books = conn.execute(
+                "SELECT (SELECT count(*) FROM orders), (SELECT count(DISTINCT user_id) FROM wallets),"
+                " (SELECT count(*) FROM ledger_entries WHERE kind = 'deposit'), (SELECT count(*) FROM wallets),"
+                " (SELECT tgenabled = 'O' FROM pg_trigger WHERE tgname = 'maven_ledger_no_change')"
+            ).fetchone()
         assert [Trade(*row) for row in stored] == expected["ETH/USDT"]
         assert others == (0,)
+        # Nothing of the demos before, and the ledger refuses again what it refused.
+        assert books == (ORDERS + FILLED, len(users()), 3 * len(users()), 3 * len(users()), True)
+        assert found["audit"]["wrong"] == 0
 
 
 def test_plain_output_is_plain(own: Cli, home: Path) -> None:
@@ -148,6 +225,7 @@ def test_plain_output_is_plain(own: Cli, home: Path) -> None:
     for expected in (
         *SYMBOLS[:3],
         "trade_count",
+        "Audit: nothing is wrong in ",
         "BTC/USDT 15m",
         "Done in ",
         f"MAVEN_HOME={home}/demo ",
@@ -157,9 +235,18 @@ def test_plain_output_is_plain(own: Cli, home: Path) -> None:
     drawn = found.out[found.out.index("BTC/USDT 15m") : found.out.index("Done in")]
     assert max(map(len, drawn.splitlines())) <= 80
     assert (
-        len(re.findall(r"^(?:Start|Clear|Simulate|Store|Close|Run) .* \d+\.\d\d s$", found.out, re.MULTILINE))
-        == 7
+        len(
+            re.findall(
+                r"^(?:Start|Clear|Simulate|Store|Open|Place|Close|Run|Deliver|Audit) .* \d+\.\d\d s$",
+                found.out,
+                re.MULTILINE,
+            )
+        )
+        == 12
     )
+    rows = re.findall(r"^ *\d+ +(\d+)  \S+/\S+ +(?:buy|sell) .* [A-Z]+$", found.out, re.MULTILINE)
+    assert len(rows) == DUE
+    assert min(map(int, rows)) >= FIRST_USER
 
 
 def test_a_terminal_gets_the_commands_uncut(own: Cli, home: Path) -> None:
@@ -167,8 +254,10 @@ def test_a_terminal_gets_the_commands_uncut(own: Cli, home: Path) -> None:
         terminal.until_ended(120)
     assert terminal.process.returncode == 0
     printed = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", terminal.raw).decode()
-    command = f"MAVEN_HOME={home}/demo {sys.executable} -m maven_cli candles verify"
+    command = f"MAVEN_HOME={home}/demo {sys.executable} -m maven_cli orders expiring"
     assert f"\n  {command}\r\n" in printed
+    assert re.search(r"#\d+ +\S+/\S+ +\S+ +[A-Z]+", printed)
+    assert f"and {DUE - 8} more orders expired" in printed
     assert "\x1b[32m" in terminal.raw.decode()
 
 
@@ -186,6 +275,12 @@ def test_live_is_a_dashboard_until_ctrl_c(own: Cli, home: Path) -> None:
         assert re.search(r"✓ candles:1m +\d+ ms", terminal.text())
         assert re.search(r"✓ tickers +\d+ ms", terminal.text())
         assert "stale" in terminal.text()
+        assert re.search(r"^Orders  \d+ live   \d+ expired in the last minute", terminal.text(), re.MULTILINE)
+        assert re.search(r"#\d+ +(buy|sell) .* back +\d+s ago", terminal.text())
+        terminal.until(
+            lambda: "✓ orders-expire" in terminal.text() and "✓ events-relay" in terminal.text(), timeout=30
+        )
+        assert "candles:backfill" not in terminal.text()
         terminal.until(lambda: trades_on(terminal.text()) > first, timeout=20)
         # A smaller window gets a smaller picture.
         terminal.screen.resize(20, 60)
@@ -198,18 +293,50 @@ def test_live_is_a_dashboard_until_ctrl_c(own: Cli, home: Path) -> None:
         os.write(terminal.master, b"\x03")
         terminal.until_ended()
     assert terminal.process.returncode == 0
+    assert "Audit: nothing is wrong in " in terminal.text()
     assert terminal.raw.index(b"\x1b[?1049h") < terminal.raw.index(b"\x1b[?1049l")
     assert terminal.raw.rindex(b"\x1b[?25l") < terminal.raw.rindex(b"\x1b[?25h")
     assert b"Traceback" not in terminal.raw
-    # Nothing trades on.
+    # Nothing trades on; what did was settled between orders, too, and some of them expired before your eyes.
     with psycopg.connect(embedded.attach(home / "demo").database_url, autocommit=True) as conn:
         query = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'maven %'"
         assert conn.execute(query).fetchone() == (0,)
+        counts = conn.execute(
+            "SELECT (SELECT count(*) FROM orders WHERE status = 'EXPIRED'),"
+            " (SELECT count(*) FROM trades WHERE buy_order_id IS NOT NULL), (SELECT count(*) FROM dead_letters)"
+        ).fetchone()
+    assert counts is not None
+    assert counts[0] > DUE
+    assert counts[1] > FILLED
+    assert counts[2] == 0
 
 
 def trades_on(screen: str) -> int:
     found = re.search(r"([\d,]+) trades", screen)
     return int(found[1].replace(",", "")) if found else 0
+
+
+def test_live_says_so_when_the_books_are_wrong(own: Cli, home: Path) -> None:
+    process = own.start("demo", "--live", "--pairs", "1")
+    assert process.stdout is not None
+    try:
+        while " orders " not in line_of(process.stdout, 90):
+            pass
+        with (
+            psycopg.connect(embedded.attach(home / "demo").database_url, autocommit=True) as conn,
+            conn.transaction(),
+        ):
+            conn.execute("ALTER TABLE ledger_entries DISABLE TRIGGER maven_ledger_no_change")
+            conn.execute(
+                "UPDATE ledger_entries SET available_delta = available_delta + 1 WHERE kind = 'deposit' AND wallet_id ="
+                " (SELECT min(wallet_id) FROM ledger_entries)"
+            )
+            conn.execute("ALTER TABLE ledger_entries ENABLE TRIGGER maven_ledger_no_change")
+    finally:
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert re.search(rb"^Audit: \d+ of [\d,]+ rows are wrong\n  .*wallet", rest, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
@@ -227,6 +354,11 @@ def test_live_in_a_pipe_prints_lines(own: Cli, number: signal.Signals, code: int
         process.kill()
         process.communicate()
     assert process.returncode == code
+    assert any(
+        re.fullmatch(r"\S+Z orders \d+ live \d+ expired [\d.]+ USDT released\n", line) for line in lines
+    )
+    # SIGTERM is in a hurry; Ctrl-C still wants to know.
+    assert (b"Audit: nothing is wrong in " in rest) == (number == signal.SIGINT)
     assert b"Traceback" not in errors
     assert b"\x1b" not in rest
 
@@ -238,8 +370,10 @@ def test_live_with_json_prints_a_document_a_line(own: Cli) -> None:
         documents = [json.loads(line_of(process.stdout, 90)) for _ in range(2)]
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        rest, _ = process.communicate(timeout=20)
     assert process.returncode == 0
+    assert json.loads(rest.splitlines()[-1])["data"]["audit"]["wrong"] == 0
+    assert documents[0]["data"]["orders"]["live"] > 0
     assert [document["command"] for document in documents] == ["demo", "demo"]
     before, after = (document["data"] for document in documents)
     assert after["tickers"][0]["as_of"] > before["tickers"][0]["as_of"]
@@ -293,6 +427,38 @@ def test_not_even_yes_takes_a_real_pair(cli: Cli, market: Market) -> None:
     before = everything(market.conn)
     assert cli("demo", "--yes").code == 2
     assert everything(market.conn) == before
+
+
+def test_yes_leaves_other_peoples_orders_and_wallets(cli: Cli, conn: psycopg.Connection) -> None:
+    """Also such that are due: they are the real exchange's expiry pass's."""
+    exchange = Exchange(conn)
+    exchange.pair("ADA/EUR")
+    exchange.assets.update(conn.execute("SELECT symbol, id FROM assets").fetchall())
+    conn.execute(
+        "SELECT maven_ledger_credit('{1}', ARRAY[%s]::bigint[], '{real}', '{100}')", [exchange.assets["ADA"]]
+    )
+    order = exchange.place(pair="ADA/EUR")
+    queries = [
+        "SELECT * FROM orders WHERE user_id = 1",
+        "SELECT * FROM wallets WHERE user_id = 1",
+        "SELECT * FROM ledger_entries WHERE wallet_id = (SELECT id FROM wallets WHERE user_id = 1) ORDER BY seq",
+    ]
+    before = [conn.execute(query).fetchall() for query in queries]
+    for _ in range(2):
+        found = cli("demo", "--yes", "--pairs", "1", "--json")
+        assert found.code == 0, found.err
+        assert found.document["data"]["audit"]["wrong"] == 0
+    assert [conn.execute(query).fetchall() for query in queries] == before
+    assert exchange.status(order) == "OPEN"
+
+
+def test_it_refuses_users_with_its_numbers(cli: Cli, conn: psycopg.Connection) -> None:
+    conn.execute("INSERT INTO assets (symbol) VALUES ('EUR')")
+    conn.execute("INSERT INTO wallets (user_id, asset_id) SELECT %s, id FROM assets", [FIRST_USER + 1])
+    found = cli("demo", "--yes")
+    assert found.code == 2
+    assert f"users with the demo's numbers ({FIRST_USER} …)" in found.err
+    assert conn.execute("SELECT count(*) FROM trading_pairs").fetchone() == (0,)
 
 
 def test_yes_runs_beside_other_pairs_and_leaves_them(cli: Cli, market: Market) -> None:

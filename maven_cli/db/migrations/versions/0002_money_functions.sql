@@ -600,29 +600,42 @@ CREATE FUNCTION maven_wallet_matches() RETURNS trigger LANGUAGE plpgsql SECURITY
 DECLARE
     w wallets;
     e ledger_entries;
+    wallet bigint;
+    observed boolean;
+    matches boolean;
 BEGIN
-    IF (SELECT mode FROM ledger_state) = 'observed' THEN
+    IF TG_TABLE_NAME = 'wallets' THEN
+        wallet := NEW.id;
+    ELSE
+        wallet := NEW.wallet_id;
+    END IF;
+    -- One statement for what is nearly always the case, because each runs for every row.
+    SELECT s.mode = 'observed',
+           (v.seq, v.available, v.locked) = (coalesce(n.seq, 0), coalesce(n.available_after, 0), coalesce(n.locked_after, 0))
+      INTO observed, matches
+      FROM ledger_state s LEFT JOIN wallets v ON v.id = wallet
+      LEFT JOIN LATERAL (SELECT x.seq, x.available_after, x.locked_after FROM ledger_entries x WHERE x.wallet_id = wallet
+                          ORDER BY x.seq DESC LIMIT 1) n ON true;
+    IF observed THEN
         -- An older snapshot may see an older mode; whoever has one fails to lock the row if so, and starts again.
         IF current_setting('transaction_isolation') <> 'read committed' THEN
             PERFORM FROM ledger_state FOR SHARE;
         END IF;
         RETURN NULL;
     END IF;
-    IF TG_TABLE_NAME = 'wallets' THEN
-        IF TG_OP = 'UPDATE' AND (NEW.id, NEW.user_id, NEW.asset_id) <> (OLD.id, OLD.user_id, OLD.asset_id) THEN
+    IF TG_TABLE_NAME = 'wallets' AND TG_OP = 'UPDATE' THEN
+        IF (NEW.id, NEW.user_id, NEW.asset_id) <> (OLD.id, OLD.user_id, OLD.asset_id) THEN
             RAISE EXCEPTION USING ERRCODE = 'MVL02', MESSAGE = format('wallet %s stays user %s''s', OLD.id, OLD.user_id);
         END IF;
-        SELECT * INTO w FROM wallets WHERE id = NEW.id;
-    ELSE
-        SELECT * INTO w FROM wallets WHERE id = NEW.wallet_id;
     END IF;
+    IF matches THEN
+        RETURN NULL;
+    END IF;
+    SELECT * INTO w FROM wallets WHERE id = wallet;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
     SELECT * INTO e FROM ledger_entries WHERE wallet_id = w.id ORDER BY seq DESC LIMIT 1;
-    IF (w.seq, w.available, w.locked) = (coalesce(e.seq, 0), coalesce(e.available_after, 0), coalesce(e.locked_after, 0)) THEN
-        RETURN NULL;
-    END IF;
     RAISE EXCEPTION USING ERRCODE = 'MVL02',
         MESSAGE = format('wallet %s has %s available and %s locked at entry %s, but its newest entry %s says %s and %s', w.id,
                          trim_scale(w.available), trim_scale(w.locked), w.seq, coalesce(e.seq, 0),
