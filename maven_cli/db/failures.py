@@ -53,7 +53,8 @@ def explain(error: psycopg.Error) -> MavenError | None:
                 f"PostgreSQL gave up ({_first_line(error)}); nothing is lost, the next pass goes on. "
                 "If it stays so, raise MAVEN_STATEMENT_TIMEOUT"
             )
-        case pg.OperationalError() | pg.InterfaceError():
+        # Class 25, but the session is gone like any other that the server has ended.
+        case pg.IdleInTransactionSessionTimeout() | pg.OperationalError() | pg.InterfaceError():
             return DatabaseDownError(
                 f"the connection to PostgreSQL broke: {_first_line(error)}; the next pass goes on"
             )
