@@ -169,7 +169,9 @@ def finish(passes: Passes, env: dict[str, str], conn: psycopg.Connection) -> Non
     """Ends every order that is still live."""
     conn.execute("UPDATE orders SET expires_at = now() WHERE status IN ('OPEN', 'PARTIALLY_FILLED')")
     deadline = time.monotonic() + 60
-    while conn.execute("SELECT FROM orders WHERE status IN ('OPEN', 'PARTIALLY_FILLED')").fetchone() is not None:
+    while (
+        conn.execute("SELECT FROM orders WHERE status IN ('OPEN', 'PARTIALLY_FILLED')").fetchone() is not None
+    ):
         done = passes.run("orders", "expire", env=env)
         assert done.code in (0, 75), done
         assert time.monotonic() < deadline, "orders stay live"
