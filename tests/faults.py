@@ -83,7 +83,7 @@ def watching(
         if self._sock is None:
             self.connect_check_health(check_health=False)  # its own commands first
         boundaries.reach("before a command to Redis")
-        done = send(self, command, *args, **options)
+        done = send(self, command, *args, **options)  # type: ignore[no-untyped-call]
         boundaries.reach("sent a command to Redis")
         return done
 

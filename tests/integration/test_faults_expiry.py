@@ -472,12 +472,15 @@ def test_a_frozen_pass_wakes_up_after_another_one(
             assert ended.code in (0, 1, 69, 75), ended
             for done in (other, ended):
                 assert "Traceback" not in done.err, done
-            assert but_attempts(stage.finish()) == but_attempts(books), frozen
+            assert loosely(stage.finish()) == loosely(books), frozen
 
 
-def but_attempts(books: dict[str, Any]) -> dict[str, Any]:
-    """Without how often the bad order was tried: each of two passes at once may have met it."""
-    return {**books, "letters": [letter[:-1] for letter in books["letters"]]}
+def loosely(books: dict[str, Any]) -> dict[str, Any]:
+    """Without what two passes at once, or an engine that is late for one leg of two, may turn out: how often the bad order
+    was tried, and which leg was the last to end, and so is told to have released the lock."""
+    letters = [(item, error, state) for item, error, state, _ in books["letters"]]
+    events = [(event_id, aggregate, amount) for event_id, aggregate, _, amount, _ in books["events"]]
+    return {**books, "letters": letters, "events": events}
 
 
 @every_engine
@@ -491,7 +494,7 @@ def test_two_passes_at_once_under_a_broken_lock(kind: str, rounds: Rounds, serve
                 ended = stage.passes.wait(pid)
                 assert ended.code in (0, 1, 75), ended
                 assert "Traceback" not in ended.err, ended
-            assert but_attempts(stage.finish()) == but_attempts(books)
+            assert loosely(stage.finish()) == loosely(books)
 
 
 HTML = "<!DOCTYPE html><html><body>It works!</body></html>"
@@ -528,7 +531,7 @@ def test_an_engine_at_fault(kind: str, fault: str, details: dict[str, Any], roun
                 venue.wait_dead()
                 venue.start()
             venue.fault("none")
-            assert stage.finish() == books, first
+            assert loosely(stage.finish()) == loosely(books), first
 
 
 def alive(venue: MatchingEngine) -> bool:
