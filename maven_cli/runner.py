@@ -27,7 +27,7 @@ from psycopg.types.json import Json
 
 from maven_cli.db.connection import connect, database_now, redact
 from maven_cli.db.failures import explain
-from maven_cli.db.locks import PassLock, pass_lock, work_lock
+from maven_cli.db.locks import IDLE_TIMEOUT, PassLock, pass_lock, work_lock
 from maven_cli.db.revision import check_revision
 from maven_cli.errors import (
     CircuitOpenError,
@@ -257,9 +257,13 @@ SELECT set_config('synchronous_commit', 'on', true),
 
 
 def limit_statements(conn: psycopg.Connection, settings: Settings) -> None:
-    """Bounds each statement of the open transaction."""
+    """Bounds each statement of the open transaction, and the time between two: what a host that froze or vanished has
+    locked is free again when its pass lock is."""
     milliseconds = settings.statement_timeout // timedelta(milliseconds=1)
-    conn.execute("SELECT set_config('statement_timeout', %s, true)", [f"{milliseconds}ms"])
+    conn.execute(
+        "SELECT set_config('statement_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true)",
+        [f"{milliseconds}ms", IDLE_TIMEOUT],
+    )
 
 
 def run(

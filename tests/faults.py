@@ -31,7 +31,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 from unittest.mock import patch
 
 import httpx
@@ -68,7 +68,7 @@ def watching(
     boundaries: Boundaries, watched: Callable[[psycopg.Connection[Any]], bool] = lambda _: True
 ) -> Iterator[None]:
     """Counts what this process sends inside the block, over `watched` connections, Redis and HTTP."""
-    wait = psycopg.Connection.wait
+    wait = cast("Any", psycopg.Connection.wait)
     send = redis.connection.AbstractConnection.send_packed_command
     request = httpx.AsyncHTTPTransport.handle_async_request
 
@@ -83,7 +83,7 @@ def watching(
         if self._sock is None:
             self.connect_check_health(check_health=False)  # its own commands first
         boundaries.reach("before a command to Redis")
-        done = send(self, command, *args, **options)
+        done = send(self, command, *args, **options)  # type: ignore[no-untyped-call]
         boundaries.reach("sent a command to Redis")
         return done
 
@@ -101,7 +101,7 @@ def watching(
         yield
 
 
-def _sent(gen: Generator[Any, Any, Any], reach: Callable[[], None]) -> Generator[Any, Any, Any]:
+def _sent(gen: Any, reach: Callable[[], None]) -> Generator[Any, Any, Any]:
     """The same conversation with PostgreSQL; when it first waits for the answer, `reach` is called."""
     told, ready = False, None
     while True:

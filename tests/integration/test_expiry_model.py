@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -38,7 +37,7 @@ from tests.conftest import FULL, Servers, TestServices, named_database
 from tests.exchange import Exchange
 from tests.faults import Killed, crashing
 
-HISTORIES, STEPS = (120, 60) if FULL else (9, 40)
+HISTORIES, STEPS = (120, 60) if FULL else (15, 40)
 USERS = (1, 2)
 PRICE = Decimal(100)
 LIVE = ("OPEN", "PARTIALLY_FILLED")
@@ -438,7 +437,7 @@ class Books(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def books(servers: Servers, template: str, redis_url: str) -> Iterator[type[Books]]:
+def books(servers: Servers, template: str, redis_url: str) -> type[Books]:
     Books.servers, Books.template, Books.redis_url = servers, template, redis_url
     Books.steps = Books.crashes = 0
     return Books
@@ -446,7 +445,7 @@ def books(servers: Servers, template: str, redis_url: str) -> Iterator[type[Book
 
 @pytest.mark.timeout(3600 if FULL else 180)
 def test_the_books_are_what_the_plain_ones_say(books: type[Books]) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         books,
         settings=settings(
             max_examples=HISTORIES,

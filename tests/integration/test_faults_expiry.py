@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -28,7 +29,9 @@ import redis
 from psycopg import sql
 
 from maven_cli.embedded.binaries import valkey_bin
-from tests.conftest import FULL, Servers, named_database
+from maven_cli.errors import DatabaseDownError
+from maven_cli.runner import Pass, Worker, run
+from tests.conftest import FULL, Servers, TestServices, named_database
 from tests.exchange import Exchange
 from tests.faults import Ended, Passes
 from tests.matching_engine import TOKEN, MatchingEngine
@@ -51,6 +54,7 @@ TABLES = (
     "worker_runs",
 )
 ENGINES = ("none", "http", "redis")
+pytestmark = pytest.mark.timeout(3600 if FULL else 180)
 every_engine = pytest.mark.parametrize("kind", ENGINES)
 
 
@@ -171,8 +175,12 @@ class Stage:
     def expire(self, at: int = 0, act: str = "kill") -> Ended:
         return self.passes.run("orders", "expire", env=self.env, at=at, act=act)
 
-    def start(self, at: int = 0, act: str = "freeze") -> int:
-        return self.passes.start("orders", "expire", env=self.env, at=at, act=act)
+    def freeze(self, at: int) -> tuple[int, Ended]:
+        """Starts a pass that stands still at a boundary. It may have ended, where it had fewer than another one."""
+        pid = self.passes.start("orders", "expire", env=self.env, at=at, act="freeze")
+        frozen = self.passes.wait(pid)
+        assert frozen.code is None or (self.venue is not None and frozen.boundaries < at), frozen
+        return pid, frozen
 
     def terminate(self, *names: str) -> None:
         """Ends sessions of a pass, by their application name, as the server does it."""
@@ -206,7 +214,8 @@ class Stage:
                 break
             self.again("orders", "expire")
         assert not self.left(), "orders stay due"
-        self.again("events", "relay")
+        if self.conn.execute("SELECT FROM outbox WHERE delivered_at IS NULL").fetchone() is not None:
+            self.again("events", "relay")
         return self.books()
 
     def settle(self) -> None:
@@ -376,18 +385,20 @@ def test_killed_at_every_boundary(kind: str, rounds: Rounds) -> None:
     """X04, X05: SIGKILL between any two things that a pass does, COMMIT and the engine's calls among them."""
     total, books = undisturbed(rounds, kind)
     assert total > 100
-    numbers = boundaries(total, 0.5 if kind == "none" else 0.2)
-    for number in numbers:
+    numbers = boundaries(total, 0.5 if kind == "none" else 0.1)
+
+    def killed_at(number: int) -> bool:
         with rounds(kind) as stage:
-            killed = stage.expire(at=number)
-            assert killed.code == -signal.SIGKILL, killed
-            found = stage.finish()
-            assert found == books, killed
-    print(f"{kind}: {len(numbers)} of {total} boundaries")
+            first = stage.expire(at=number)
+            # How often a reply is looked for isn't always the same: this one may have had fewer boundaries.
+            assert first.code == -signal.SIGKILL or (first.code == 1 and first.boundaries < number), first
+            assert stage.finish() == books, first
+            return first.code == -signal.SIGKILL
+
+    assert sum(killed_at(number) for number in numbers) > len(numbers) * 0.9
     # Beyond the last one it isn't killed any more: none was left out.
-    with rounds(kind) as stage:
-        assert stage.expire(at=total + 1).code == 1
-        assert stage.finish() == books
+    last = next(number for number in count(total + 1) if not killed_at(number))
+    print(f"{kind}: killed at {len(numbers)} of {last - 1} boundaries")
 
 
 @pytest.mark.parametrize("whose", ["maven orders-expire", "maven lock orders-expire"])
@@ -395,10 +406,11 @@ def test_a_backend_is_terminated_at_every_boundary(whose: str, rounds: Rounds) -
     """E02, E04: the pass's own session, or that of its lock, goes at any statement: 69, and the next pass completes."""
     total, books = undisturbed(rounds, "none")
     codes = set()
-    for number in boundaries(total, 0.15, seed=len(whose)):
+    for number in boundaries(total, 0.08, seed=len(whose)):
         with rounds() as stage:
-            pid = stage.start(at=number)
-            frozen = stage.passes.wait(pid)
+            pid, frozen = stage.freeze(number)
+            if frozen.code is not None:
+                continue
             stage.terminate(whose)
             os.kill(pid, signal.SIGCONT)
             ended = stage.passes.wait(pid)
@@ -415,10 +427,11 @@ def test_sigterm_at_every_boundary(kind: str, rounds: Rounds) -> None:
     """E03: stopped in good order, its locks are gone at once, and the next pass completes."""
     total, books = undisturbed(rounds, kind)
     codes = []
-    for number in boundaries(total, 0.15 if kind == "none" else 0.08, seed=3):
+    for number in boundaries(total, 0.08 if kind == "none" else 0.04, seed=3):
         with rounds(kind) as stage:
-            pid = stage.start(at=number)
-            frozen = stage.passes.wait(pid)
+            pid, frozen = stage.freeze(number)
+            if frozen.code is not None:
+                continue
             os.kill(pid, signal.SIGTERM)
             os.kill(pid, signal.SIGCONT)
             ended = stage.passes.wait(pid)
@@ -440,10 +453,11 @@ def test_a_frozen_pass_wakes_up_after_another_one(
     lost: the server has ended the lock's session meanwhile. broken: the lock excludes nobody; both hold one.
     """
     total, books = undisturbed(rounds, kind)
-    for number in boundaries(total, 0.12 if kind == "none" else 0.05, seed=9):
+    for number in boundaries(total, 0.06 if kind == "none" else 0.03, seed=9):
         with rounds(kind) as stage:
-            pid = stage.start(at=number)
-            frozen = stage.passes.wait(pid)
+            pid, frozen = stage.freeze(number)
+            if frozen.code is not None:
+                continue
             if lock == "lost":
                 stage.terminate("maven lock orders-expire")
                 other = stage.expire()
@@ -458,13 +472,21 @@ def test_a_frozen_pass_wakes_up_after_another_one(
             assert ended.code in (0, 1, 69, 75), ended
             for done in (other, ended):
                 assert "Traceback" not in done.err, done
-            assert stage.finish() == books, frozen
+            assert loosely(stage.finish()) == loosely(books), frozen
+
+
+def loosely(books: dict[str, Any]) -> dict[str, Any]:
+    """Without what two passes at once, or an engine that is late for one leg of two, may turn out: how often the bad order
+    was tried, and which leg was the last to end, and so is told to have released the lock."""
+    letters = [(item, error, state) for item, error, state, _ in books["letters"]]
+    events = [(event_id, aggregate, amount) for event_id, aggregate, _, amount, _ in books["events"]]
+    return {**books, "letters": letters, "events": events}
 
 
 @every_engine
 def test_two_passes_at_once_under_a_broken_lock(kind: str, rounds: Rounds, servers: Servers) -> None:
     _, books = undisturbed(rounds, kind)
-    for _ in range(30 if FULL else 4):
+    for _ in range(30 if FULL else 3):
         with rounds(kind) as stage:
             elsewhere = {**stage.env, "MAVEN_LOCK_DATABASE_URL": servers.database_url}
             both = [stage.passes.start("orders", "expire", env=env) for env in (stage.env, elsewhere)]
@@ -472,7 +494,7 @@ def test_two_passes_at_once_under_a_broken_lock(kind: str, rounds: Rounds, serve
                 ended = stage.passes.wait(pid)
                 assert ended.code in (0, 1, 75), ended
                 assert "Traceback" not in ended.err, ended
-            assert stage.finish() == books
+            assert loosely(stage.finish()) == loosely(books)
 
 
 HTML = "<!DOCTYPE html><html><body>It works!</body></html>"
@@ -509,7 +531,7 @@ def test_an_engine_at_fault(kind: str, fault: str, details: dict[str, Any], roun
                 venue.wait_dead()
                 venue.start()
             venue.fault("none")
-            assert stage.finish() == books, first
+            assert loosely(stage.finish()) == loosely(books), first
 
 
 def alive(venue: MatchingEngine) -> bool:
@@ -558,17 +580,17 @@ def own_valkey(directory: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]
 def test_redis_goes_in_mid_pass(how: str, rounds: Rounds, tmp_path: Path) -> None:
     """X19: Redis is killed, or closes the connection, at each boundary of the delivery: every event arrives in the end."""
     url = f"unix://{tmp_path}/s?db=0"
-    total, _ = undisturbed(rounds, "none")
     with own_valkey(tmp_path) as start, redis.Redis.from_url(url, decode_responses=True) as client:
         server = start()
         with rounds(cache=client, MAVEN_REDIS_URL=url) as stage:
-            stage.expire()
+            total = stage.expire().boundaries
             books = stage.finish()
         delivery = list(range(total - 45, total + 1))
-        for number in delivery if FULL else random.Random(how).sample(delivery, 8):
+        for number in delivery if FULL else random.Random(how).sample(delivery, 6):
             with rounds(cache=client, MAVEN_REDIS_URL=url) as stage:
-                pid = stage.start(at=number)
-                frozen = stage.passes.wait(pid)
+                pid, frozen = stage.freeze(number)
+                if frozen.code is not None:
+                    continue
                 if how == "stopped":
                     server.kill()
                     server.wait()
@@ -581,3 +603,26 @@ def test_redis_goes_in_mid_pass(how: str, rounds: Rounds, tmp_path: Path) -> Non
                 if how == "stopped":
                     server = start()
                 assert stage.finish() == books, frozen
+
+
+def test_a_frozen_pass_doesn_t_hold_wallets_for_ever(
+    services: TestServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E10: a host that vanishes within a work transaction keeps no rows from the platform, nor the work from the next pass."""
+    monkeypatch.setattr("maven_cli.runner.IDLE_TIMEOUT", "300ms")
+    with psycopg.connect(services.database_url, autocommit=True) as platform:
+        Exchange(platform).fund(1, "BTC", 1)
+
+        def body(current: Pass) -> dict[str, Any]:
+            with current.transaction("faults", money=True) as conn:
+                conn.execute("SELECT FROM wallets FOR NO KEY UPDATE")
+                began = time.monotonic()
+                platform.execute(
+                    "UPDATE wallets SET available = available"
+                )  # waits until the server has seen to it
+                assert time.monotonic() - began < 20
+                conn.execute("SELECT 1")
+            return {}
+
+        with pytest.raises(DatabaseDownError, match="idle-in-transaction"):
+            run(Worker("faults", "Faults", "faults"), body, services)
