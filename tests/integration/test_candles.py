@@ -744,6 +744,75 @@ def test_C19_truncate_leaves_candles_below_the_line(market: Market, services: Te
     assert starts(market, "1m") == [DAY]
 
 
+def archive(services: TestServices, line: datetime, *, at_once: bool) -> None:
+    """Somebody archives on a connection of their own: the line and the deletion in one transaction, or in two."""
+    with psycopg.connect(services.database_url, autocommit=not at_once) as clerk:
+        clerk.execute("UPDATE trading_pairs SET trades_retained_from = %s", [line])
+        clerk.execute("DELETE FROM trades WHERE executed_at < %s", [line])
+
+
+AT_ONCE = pytest.mark.parametrize("at_once", [True, False], ids=["one transaction", "two transactions"])
+
+
+@AT_ONCE
+def test_C19_archiving_during_a_backfill_deletes_no_candle(
+    market: Market, services: TestServices, at_once: bool
+) -> None:
+    end = DAY + timedelta(days=100)
+    for days in range(100):
+        market.trade(DAY + timedelta(days=days, minutes=7, seconds=10), Decimal(days + 1))
+        market.trade(DAY + timedelta(days=days, minutes=7, seconds=50), Decimal(days + 2))
+    backfill(services)
+    before = oracle.stored(market.conn)
+    pieces = 0
+
+    def between(_done: timedelta, _total: timedelta) -> None:
+        nonlocal pieces
+        pieces += 1
+        if pieces == 1:
+            archive(services, end - timedelta(days=10) + timedelta(minutes=7, seconds=30), at_once=at_once)
+
+    backfill(services, end=end, interval=INTERVALS["1m"], progress=between)
+    assert pieces > 2
+    assert market.conn.execute("SELECT count(*) FROM trades").fetchone() == (19,)
+    assert oracle.stored(market.conn) == before
+
+
+@AT_ONCE
+def test_C19_archiving_between_two_statements_of_a_correction(
+    market: Market, services: TestServices, at_once: bool
+) -> None:
+    for minutes in range(10):
+        market.trade(DAY + minutes * MINUTE + timedelta(seconds=10), Decimal(minutes + 1))
+        market.trade(DAY + minutes * MINUTE + timedelta(seconds=50), Decimal(minutes + 2))
+    gen(services, as_of=DAY + HOUR)
+    before = oracle.stored(market.conn)
+    candles.add_mark(market.conn, market.pair().id, DAY, DAY + HOUR)
+    with market.conn.transaction():
+        found = candles.marks(market.conn, 10)
+        archive(services, DAY + 5 * MINUTE + timedelta(seconds=30), at_once=at_once)
+        assert candles.correct(market.conn, found, timedelta(days=1)).total == 0
+    assert oracle.stored(market.conn) == before
+
+
+@AT_ONCE
+def test_C19_archiving_between_two_statements_that_close_windows(
+    market: Market, services: TestServices, at_once: bool
+) -> None:
+    """A minute that the line cuts has lost trades: it gets no candle, rather than half of one."""
+    for minutes in range(10):
+        market.trade(DAY + minutes * MINUTE + timedelta(seconds=10), Decimal(minutes + 1))
+        market.trade(DAY + minutes * MINUTE + timedelta(seconds=50), Decimal(minutes + 2))
+    gen(services, as_of=DAY + MINUTE)
+    until = DAY + 10 * MINUTE
+    with market.conn.transaction():
+        frontiers = candles.behind(market.conn, until)
+        archive(services, DAY + 5 * MINUTE + timedelta(seconds=30), at_once=at_once)
+        candles.close(market.conn, frontiers, until, timedelta(days=1))
+    assert starts(market, "1m") == [DAY] + [DAY + minutes * MINUTE for minutes in range(6, 10)]
+    assert all(row["trade_count"] == 2 for row in market.candles("1m"))
+
+
 # --- failing pairs, budgets, dry runs -----------------------------------------------------------------------------
 
 
