@@ -154,7 +154,10 @@ def verify(
     for item in closed_ranges(conn, list(symbols), start, end):
         pending = _pending(conn, item)
         for interval in intervals:
-            first = interval.floor(item.lo) if start is None else interval.ceil(item.lo)
+            # The window that the pair's first trade lies in, or the first that --from doesn't cut.
+            first = interval.floor(item.lo)
+            if start is not None:
+                first = max(first, interval.ceil(start))
             if item.pair in retained:
                 first = max(first, interval.ceil(retained[item.pair]))
             last = interval.floor(item.hi)
