@@ -181,7 +181,8 @@ def show(
             "-n",
             min=1,
             metavar="N",
-            help="Only the newest N windows; 60 unless --from says where to start.",
+            help="Only the newest N windows. A table shows 60, a chart as many as fit, "
+            "unless --from says where to start; --json shows all.",
         ),
     ] = None,
     fill: Annotated[
@@ -203,8 +204,10 @@ def show(
 
     check_range(start, end)
     out = console()
-    if start is None and limit is None:
-        limit = candle_show.chart_windows(out) if chart and not current().json else 60
+    as_many_as_fit = start is None and limit is None
+    # A document is read by programs: it is the whole history, streamed.
+    if as_many_as_fit and not current().json:
+        limit = candle_show.chart_windows(out) if chart else 60
     with session(current().services.database_url, "candles show") as conn:
         found = resolve_pairs(conn, [pair])[0]
         with reading(
@@ -213,7 +216,9 @@ def show(
             if current().json:
                 candle_show.print_document(current().path, candles)
             elif chart:
-                candle_show.print_chart(out, found.symbol, interval, candles)
+                candle_show.print_chart(
+                    out, found.symbol, interval, candles, as_many_as_fit=as_many_as_fit
+                )
             else:
                 candle_show.print_table(out, found.symbol, interval, candles)
             candle_show.warn_of_lag(found.symbol, candles)
