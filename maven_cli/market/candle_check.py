@@ -146,11 +146,11 @@ def verify(
     are left alone: their trades may be gone.
     """
     symbols = {pair.id: pair.symbol for pair in pairs}
-    rows = conn.execute(
+    lines = conn.execute(
         "SELECT id, trades_retained_from FROM trading_pairs WHERE id = ANY (%s) AND trades_retained_from IS NOT NULL",
         [list(symbols)],
     )
-    retained = {pair: moment.astimezone(UTC) for pair, moment in rows}
+    retained = {pair: moment.astimezone(UTC) for pair, moment in lines}
     for item in closed_ranges(conn, list(symbols), start, end):
         pending = _pending(conn, item)
         for interval in intervals:

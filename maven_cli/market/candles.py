@@ -287,9 +287,7 @@ def close(
     The caller's transaction holds WRITE_KEY.
     """
     ends = _steps(conn, [(item.pair, item.closed_until, until) for item in frontiers], span)
-    work = [
-        Range(item.pair, item.closed_until, end, end) for item, end in zip(frontiers, ends, strict=True)
-    ]
+    work = [Range(item.pair, item.closed_until, end, end) for item, end in zip(frontiers, ends, strict=True)]
     changes = rebuild(conn, work)
     conn.execute(
         "UPDATE candle_progress g SET closed_until = w.until"
