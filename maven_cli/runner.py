@@ -12,6 +12,7 @@ connection, and the means to stop in good order. What the function raises decide
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import threading
@@ -25,11 +26,12 @@ from typing import Any, Protocol
 import psycopg
 from psycopg.types.json import Json
 
-from maven_cli.db.connection import connect, database_now, redact
+from maven_cli.db.connection import answers, connect, database_now, redact
 from maven_cli.db.failures import explain
 from maven_cli.db.locks import PassLock, pass_lock, work_lock
 from maven_cli.db.revision import check_revision
 from maven_cli.errors import (
+    DatabaseDownError,
     InterruptedByUserError,
     LockHeldError,
     MavenError,
@@ -42,6 +44,9 @@ from maven_cli.settings import Settings
 from maven_cli.times import iso
 
 SKIPPED = "Previous run still running, skipping..."
+# Seconds that the first work statement may wait while the pass holds its lock. Not the same for all: of passes that
+# wait for each other the first that gives up sets the others free.
+PATIENCE = (5.0, 10.0)
 
 
 @dataclass(frozen=True)
@@ -260,6 +265,7 @@ def run(
                     data = body(current)
             else:
                 with pass_lock(services.lock_url, worker.scope) as lock:
+                    _require_answer(conn, stopper)
                     current = Pass(
                         worker, services, conn, as_of or lock.as_of, log, stopper, lock=lock, started=started
                     )
@@ -286,6 +292,20 @@ def run(
             if record and not dry_run:
                 _record(services, conn, worker, current, started_at, started, status, error, data)
             conn.close()
+
+
+def _require_answer(conn: psycopg.Connection, stopper: Stop) -> None:
+    """Raises DatabaseDownError when the work gets no connection to PostgreSQL beside the lock's.
+
+    In a small pool that is all locks, the passes would wait for each other for ever. One look at the start is enough: the
+    newest of such passes hasn't worked yet, and lets go.
+    """
+    if not answers(conn, random.uniform(*PATIENCE)):
+        stopper.check()
+        raise DatabaseDownError(
+            "PostgreSQL gave the work no answer within seconds of giving out the lock; behind a pooler, raise the pool size "
+            "above the number of passes at once, or point MAVEN_LOCK_DATABASE_URL past the pooler"
+        )
 
 
 def _meaning(failure: Exception, stopper: Stop) -> Exception:

@@ -216,9 +216,7 @@ def show(
             if current().json:
                 candle_show.print_document(current().path, candles)
             elif chart:
-                candle_show.print_chart(
-                    out, found.symbol, interval, candles, as_many_as_fit=as_many_as_fit
-                )
+                candle_show.print_chart(out, found.symbol, interval, candles, as_many_as_fit=as_many_as_fit)
             else:
                 candle_show.print_table(out, found.symbol, interval, candles)
             candle_show.warn_of_lag(found.symbol, candles)

@@ -119,9 +119,7 @@ def candle_chart(
     heading = Text("".join(character if character.isprintable() else " " for character in title), "bold")
     if candles:
         with localcontext(prec=_DIGITS):
-            lines = _lines(
-                candles, len(candles) if total is None else total, heading, width, height, glyphs
-            )
+            lines = _lines(candles, len(candles) if total is None else total, heading, width, height, glyphs)
     else:
         lines = [_fitted([(0, heading), (1, Text("no candles to draw"))], width)]
     for line in lines:
