@@ -28,7 +28,7 @@ from psycopg.types.json import Json
 
 from maven_cli.db.connection import answers, connect, database_now, redact
 from maven_cli.db.failures import explain
-from maven_cli.db.locks import PassLock, pass_lock, work_lock
+from maven_cli.db.locks import PassLock, give_way, pass_lock, work_lock
 from maven_cli.db.revision import check_revision
 from maven_cli.errors import (
     DatabaseDownError,
@@ -149,7 +149,8 @@ class Pass:
 
     as_of: the database's time at the start, UTC; every window of the pass is cut on it.
     conn: the work connection, autocommit; writes go through `transaction`.
-    dry_run: the real statements run inside one transaction that is rolled back; nothing else is written.
+    dry_run: the real statements run inside one transaction that is rolled back, without any lock of ours; nothing else is
+    written. Its rows are locked until then, so the function keeps a dry run short.
     """
 
     worker: Worker
@@ -191,14 +192,17 @@ class Pass:
         wait_ms: int = 0,
         shared: bool = False,
     ) -> Iterator[psycopg.Connection]:
-        """One work transaction: stops before it when asked to, takes the work lock of `key`, bounds every statement,
-        and commits only while the pass still holds its own lock."""
+        """One work transaction: stops before it when asked to, takes the work lock of `key` (a dry run gives way to
+        those who have it), bounds every statement, and commits only while the pass still holds its own lock."""
         self.stop.check()
         conn = conn or self.conn
         try:
             with conn.transaction():
                 limit_statements(conn, self.settings)
-                work_lock(conn, key, timeout_ms=wait_ms, shared=shared)
+                if self.dry_run:
+                    give_way(conn)
+                else:
+                    work_lock(conn, key, timeout_ms=wait_ms, shared=shared)
                 yield conn
                 self.stop.check()
                 if self.lock is not None:
@@ -331,7 +335,7 @@ def _record(
     data: dict[str, Any] | None,
 ) -> None:
     """One row per run. A run whose database is gone leaves none: its exit code and log line are the record."""
-    counts = {name: value for name, value in (data or {}).items() if isinstance(value, int)}
+    counts = {name: value for name, value in (data or {}).items() if type(value) is int}
     if current:
         counts["errors"] = len(current.errors)
     if current and current.errors:

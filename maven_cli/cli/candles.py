@@ -25,7 +25,11 @@ app = typer.Typer(no_args_is_help=True, help="OHLCV candles of nine intervals, w
 
 @command(app, "gen")
 def gen(interval: IntervalOption, pair: Pairs = None, as_of: AsOf = None, dry_run: DryRun = False) -> Result:
-    """Close every window that has ended, correct what changed, and refresh Redis."""
+    """Close every window that has ended, correct what changed, and refresh Redis.
+
+    A dry run stays out of the way of live passes: it does the first step alone, at most an hour of a pair's market time,
+    and `complete` in its result says whether that was all. Where it would have to wait for a live pass it ends with 75.
+    """
     from maven_cli.passes import candles
 
     outcome = candles.generate(current().services, interval, pairs=pair or [], as_of=as_of, dry_run=dry_run)

@@ -21,7 +21,7 @@ import pytest
 import redis
 
 from maven_cli.db.locks import pass_lock, work_lock
-from maven_cli.errors import RedisDownError
+from maven_cli.errors import RedisDownError, TryLaterError
 from maven_cli.intervals import INTERVALS
 from maven_cli.market import candles
 from maven_cli.passes import candles as candle_pass
@@ -892,7 +892,6 @@ def test_corrections_do_not_starve_closing(
 def test_a_dry_run_leaves_nothing_and_ends(
     market: Market, services: TestServices, cache: redis.Redis, cli: Cli
 ) -> None:
-    services.settings = services.settings.model_copy(update={"candle_chunk": HOUR})
     for hours in range(30):
         market.trade(DAY + hours * HOUR)
     tables = ("candles", "candle_progress", "candle_marks", "ingest_state", "worker_runs")
@@ -903,16 +902,59 @@ def test_a_dry_run_leaves_nothing_and_ends(
         ]
 
     assert not any(state())
-    would = changes(gen(services, as_of=DAY + 31 * HOUR, dry_run=True))
-    assert would[0]["1h"] == 30
+    first = gen(services, as_of=DAY + HOUR, dry_run=True)
+    assert (changes(first)[0]["1h"], first.data and first.data["complete"]) == (1, True)
     assert not any(state())
     assert cache.keys("candles:*") == []
-    assert changes(gen(services, as_of=DAY + 31 * HOUR)) == would
+    # Of a backlog it does one step.
+    step = gen(services, as_of=DAY + 31 * HOUR, dry_run=True)
+    assert changes(step) == changes(first)
+    assert step.data and step.data["complete"] is False
+    assert changes(gen(services, as_of=DAY + HOUR)) == changes(first)
+    everything = gen(services, as_of=DAY + 31 * HOUR)
+    assert (changes(everything)[0]["1h"], everything.data and everything.data["complete"]) == (29, True)
     market.trade(DAY, "70")
     before = state()
     done = cli("candles", "gen", "-i", "1h", "--as-of", "2024-05-15T08:00", "--dry-run", "--json")
     assert done.document["data"]["changed"] == dict.fromkeys(("1m", "5m", "15m", "30m", "1h", "4h", "1d"), 1)
+    assert done.document["data"]["complete"] is True
     assert state() == before
+    # A long mark is corrected for its first hour, and what is left is said.
+    candles.add_mark(market.conn, market.pair().id, DAY, DAY + 30 * HOUR)
+    marked = gen(services, as_of=DAY + 31 * HOUR, dry_run=True)
+    assert (changes(marked)[1]["1m"], marked.data and marked.data["complete"]) == (1, False)
+
+
+def test_a_dry_run_and_live_passes_do_not_wait_for_each_other(
+    market: Market, services: TestServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    market.trade(DAY)
+    with psycopg.connect(services.database_url) as holder:
+        work_lock(holder, candles.WRITE_KEY)
+        assert gen(services, as_of=DAY + HOUR, dry_run=True).exit_code == 0
+    real = candles.close
+    free: list[bool] = []
+
+    def close(*args: Any) -> candles.Changes:
+        changed = real(*args)
+        with psycopg.connect(services.database_url) as other:
+            work_lock(other, candles.WRITE_KEY)  # refuses at once when it is taken
+            free.append(True)
+        return changed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(candles, "close", close)
+        gen(services, as_of=DAY + HOUR, dry_run=True)
+    assert free == [True]
+    # Of rows that somebody else is writing it lets go.
+    gen(services, as_of=DAY + HOUR)
+    with psycopg.connect(services.database_url) as holder:
+        holder.execute("SELECT FROM ingest_state FOR UPDATE")
+        began = time.monotonic()
+        with pytest.raises(TryLaterError, match="lock timeout"):
+            gen(services, as_of=DAY + 2 * HOUR, dry_run=True)
+        assert time.monotonic() - began < 10
+    assert gen(services, as_of=DAY + 2 * HOUR, dry_run=True).exit_code == 0
 
 
 def test_one_pair_alone(market: Market, services: TestServices) -> None:
