@@ -909,7 +909,8 @@ def test_a_dry_run_leaves_nothing_and_ends(
     # Of a backlog it does one step.
     step = gen(services, as_of=DAY + 31 * HOUR, dry_run=True)
     assert changes(step) == changes(first)
-    assert step.data and step.data["complete"] is False
+    assert step.data is not None
+    assert step.data["complete"] is False
     assert changes(gen(services, as_of=DAY + HOUR)) == changes(first)
     everything = gen(services, as_of=DAY + 31 * HOUR)
     assert (changes(everything)[0]["1h"], everything.data and everything.data["complete"]) == (29, True)
