@@ -12,6 +12,7 @@ connection, and the means to stop in good order. What the function raises decide
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import threading
@@ -25,13 +26,14 @@ from typing import Any, Protocol
 import psycopg
 from psycopg.types.json import Json
 
-from maven_cli.db.connection import connect, database_now, redact
+from maven_cli.db.connection import answers, connect, database_now, redact
 from maven_cli.db.failures import explain
-from maven_cli.db.locks import IDLE_TIMEOUT, PassLock, pass_lock, work_lock
+from maven_cli.db.locks import IDLE_TIMEOUT, PassLock, give_way, pass_lock, work_lock
 from maven_cli.db.revision import check_revision
 from maven_cli.errors import (
     CircuitOpenError,
     ClockError,
+    DatabaseDownError,
     InterruptedByUserError,
     LockHeldError,
     MavenError,
@@ -46,6 +48,9 @@ from maven_cli.times import iso
 
 CLOCK_TOLERANCE = timedelta(seconds=2)
 SKIPPED = "Previous run still running, skipping..."
+# Seconds that the first work statement may wait while the pass holds its lock. Not the same for all: of passes that
+# wait for each other the first that gives up sets the others free.
+PATIENCE = (5.0, 10.0)
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,8 @@ class Pass:
 
     as_of: the database's time at the start, UTC; every window of the pass is cut on it.
     conn: the work connection, autocommit; writes go through `transaction`.
-    dry_run: the real statements run inside one transaction that is rolled back; nothing else is written.
+    dry_run: the real statements run inside one transaction that is rolled back, without any lock of ours; nothing else is
+    written. Its rows are locked until then, so the function keeps a dry run short.
     """
 
     worker: Worker
@@ -203,8 +209,8 @@ class Pass:
         shared: bool = False,
         money: bool = False,
     ) -> Iterator[psycopg.Connection]:
-        """One work transaction: stops before it when asked to, takes the work lock of `key`, bounds every statement,
-        and commits only while the pass still holds its own lock.
+        """One work transaction: stops before it when asked to, takes the work lock of `key` (a dry run gives way to
+        those who have it), bounds every statement, and commits only while the pass still holds its own lock.
 
         money: what it commits is on disk before it says so, and where it and the platform wait for each other's rows, it is
         the one that gives up.
@@ -216,7 +222,10 @@ class Pass:
                 limit_statements(conn, self.settings)
                 if money:
                     conn.execute(_MONEY)
-                work_lock(conn, key, timeout_ms=wait_ms, shared=shared)
+                if self.dry_run:
+                    give_way(conn)
+                else:
+                    work_lock(conn, key, timeout_ms=wait_ms, shared=shared)
                 yield conn
                 self.stop.check()
                 if self.lock is not None:
@@ -307,6 +316,7 @@ def run(
             else:
                 circuit.enter()
                 with pass_lock(services.lock_url, worker.scope) as lock:
+                    _require_answer(conn, stopper)
                     current = Pass(
                         worker, services, conn, as_of or lock.as_of, log, stopper, lock=lock, started=started
                     )
@@ -344,6 +354,20 @@ def run(
                         reason = str(_meaning(failure, stopper)).partition("\n")[0]
                         log.warning("pass.unrecorded", f"The run left no record: {redact(reason)}")
             conn.close()
+
+
+def _require_answer(conn: psycopg.Connection, stopper: Stop) -> None:
+    """Raises DatabaseDownError when the work gets no connection to PostgreSQL beside the lock's.
+
+    In a small pool that is all locks, the passes would wait for each other for ever. One look at the start is enough: the
+    newest of such passes hasn't worked yet, and lets go.
+    """
+    if not answers(conn, random.uniform(*PATIENCE)):
+        stopper.check()
+        raise DatabaseDownError(
+            "PostgreSQL gave the work no answer within seconds of giving out the lock; behind a pooler, raise the pool size "
+            "above the number of passes at once, or point MAVEN_LOCK_DATABASE_URL past the pooler"
+        )
 
 
 def _meaning(failure: Exception, stopper: Stop) -> Exception:

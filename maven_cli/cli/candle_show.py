@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from maven_cli.intervals import Interval
     from maven_cli.market.candle_read import Reading
+    from maven_cli.market.candle_view import Candle
 
 PIPE_WIDTH, PIPE_HEIGHT = 80, 24
 NARROWEST, WIDEST = 20, 1000
@@ -53,14 +54,29 @@ def print_table(out: Console, symbol: str, interval: Interval, found: Reading) -
     print_rows(out, candle_fields(sample, found.as_of, interval.after), chain(sample, found.candles))
 
 
-def print_chart(out: Console, symbol: str, interval: Interval, found: Reading) -> None:
-    """A chart of the newest candles that fit, on a terminal as large as that, in a pipe 80 by 24."""
+def print_chart(
+    out: Console, symbol: str, interval: Interval, found: Reading, *, as_many_as_fit: bool = False
+) -> None:
+    """A chart of the newest candles that fit, on a terminal as large as that, in a pipe 80 by 24.
+
+    as_many_as_fit: no more were asked for, so nothing is said about what is left out.
+    """
     width, height = chart_size(out)
-    shown = deque(found.candles, maxlen=width)
+    shown: deque[Candle] = deque(maxlen=width)
+    total = 0
+    for candle in found.candles:
+        shown.append(candle)
+        total += 1
     color = out.is_terminal and not out.no_color
     title = f"{symbol} {interval.name}"
     drawn = candle_chart(
-        list(shown), title=title, width=width, height=height, color=color, unicode=is_unicode(out)
+        list(shown),
+        total=0 if as_many_as_fit else total,
+        title=title,
+        width=width,
+        height=height,
+        color=color,
+        unicode=is_unicode(out),
     )
     if out.is_terminal:
         out.print(drawn, no_wrap=True, overflow="crop")

@@ -27,7 +27,11 @@ app = typer.Typer(cls=Group, no_args_is_help=True, help="OHLCV candles of nine i
 
 @command(app, "gen")
 def gen(interval: IntervalOption, pair: Pairs = None, as_of: AsOf = None, dry_run: DryRun = False) -> Result:
-    """Close every window that has ended, correct what changed, and refresh Redis."""
+    """Close every window that has ended, correct what changed, and refresh Redis.
+
+    A dry run stays out of the way of live passes: it does the first step alone, at most an hour of a pair's market time,
+    and `complete` in its result says whether that was all. Where it would have to wait for a live pass it ends with 75.
+    """
     from maven_cli.passes import candles
 
     outcome = candles.generate(current().services, interval, pairs=pair or [], as_of=as_of, dry_run=dry_run)
@@ -198,7 +202,8 @@ def show(
             "-n",
             min=1,
             metavar="N",
-            help="Only the newest N windows; 60 unless --from says where to start.",
+            help="Only the newest N windows. A table shows 60, a chart as many as fit, "
+            "unless --from says where to start; --json shows all.",
         ),
     ] = None,
     fill: Annotated[
@@ -220,8 +225,10 @@ def show(
 
     check_range(start, end)
     out = console()
-    if start is None and limit is None:
-        limit = candle_show.chart_windows(out) if chart and not current().json else 60
+    as_many_as_fit = start is None and limit is None
+    # A document is read by programs: it is the whole history, streamed.
+    if as_many_as_fit and not current().json:
+        limit = candle_show.chart_windows(out) if chart else 60
     with session(current().services.database_url, "candles show") as conn:
         found = resolve_pairs(conn, [pair])[0]
         with reading(
@@ -230,7 +237,7 @@ def show(
             if current().json:
                 candle_show.print_document(current().path, candles)
             elif chart:
-                candle_show.print_chart(out, found.symbol, interval, candles)
+                candle_show.print_chart(out, found.symbol, interval, candles, as_many_as_fit=as_many_as_fit)
             else:
                 candle_show.print_table(out, found.symbol, interval, candles)
             candle_show.warn_of_lag(found.symbol, interval, end, candles)

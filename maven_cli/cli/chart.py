@@ -98,20 +98,28 @@ class _Layout:
 
 
 def candle_chart(
-    candles: Sequence[ChartCandle], *, title: str, width: int, height: int, color: bool, unicode: bool = True
+    candles: Sequence[ChartCandle],
+    *,
+    title: str,
+    width: int,
+    height: int,
+    color: bool,
+    unicode: bool = True,
+    total: int | None = None,
 ) -> Text:
     """The newest of ``candles`` (oldest first) that fit into ``height`` lines of at most ``width`` cells (both >= 1).
 
     ``.plain`` of the result is exactly what it prints; lines have no trailing blanks, the last one no newline. Up is
     told from down by shape without ``color``, by colour with it. Without candles it is one line that says so.
-    ``unicode=False`` draws with ASCII alone.
+    ``unicode=False`` draws with ASCII alone. ``total``: of how many the candles are the newest, when the title has to
+    say what is left out; by default their own number.
     """
     glyphs = _ASCII if not unicode else _COLORED if color else _PLAIN
     # A line break or an escape sequence in a name must not tear the chart.
     heading = Text("".join(character if character.isprintable() else " " for character in title), "bold")
     if candles:
         with localcontext(prec=_DIGITS):
-            lines = _lines(candles, heading, width, height, glyphs)
+            lines = _lines(candles, len(candles) if total is None else total, heading, width, height, glyphs)
     else:
         lines = [_fitted([(0, heading), (1, Text("no candles to draw"))], width)]
     for line in lines:
@@ -138,7 +146,7 @@ def sparkline(values: Sequence[Decimal], width: int) -> str:
 
 
 def _lines(
-    candles: Sequence[ChartCandle], title: Text, width: int, height: int, glyphs: _Glyphs
+    candles: Sequence[ChartCandle], total: int, title: Text, width: int, height: int, glyphs: _Glyphs
 ) -> list[Text]:
     """Everything, as far as ``height`` goes: prices always, then times, the volumes and a line for the newest candle."""
     has_times, has_summary = height >= 5, height >= 9
@@ -147,8 +155,8 @@ def _lines(
     layout = _laid_out(candles, width, rows - volume_rows, volume_rows, glyphs)
 
     heading = [(0, title)]
-    if len(layout.candles) < len(candles):
-        heading.append((1, Text(f"newest {len(layout.candles)} of {len(candles)}", "yellow")))
+    if len(layout.candles) < total:
+        heading.append((1, Text(f"newest {len(layout.candles)} of {total}", "yellow")))
     if has_summary:
         lines = [_fitted(heading + _legend(layout), width), _fitted(_summary(candles[-1]), width)]
     else:

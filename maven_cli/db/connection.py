@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import select
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -69,6 +71,23 @@ def _check_url(url: str, setting: str) -> None:
         raise ConfigurationError(
             f"{setting} is not a valid PostgreSQL URL; write @ as %40, / as %2F and : as %3A in a password"
         )
+
+
+def answers(conn: psycopg.Connection, seconds: float) -> bool:
+    """Whether a trivial statement is answered in that time. If not, the connection is closed.
+
+    For what no timeout of PostgreSQL's sees: a statement that waits in a pooler for a connection to PostgreSQL.
+    """
+    give_up = time.monotonic() + seconds
+    conn.pgconn.send_query(b"SELECT 1")
+    while True:
+        while conn.pgconn.is_busy():
+            if not select.select([conn.fileno()], [], [], max(0.0, give_up - time.monotonic()))[0]:
+                conn.close()
+                return False
+            conn.pgconn.consume_input()
+        if conn.pgconn.get_result() is None:
+            return True
 
 
 @contextmanager

@@ -146,12 +146,20 @@ def verify(
     are left alone: their trades may be gone.
     """
     symbols = {pair.id: pair.symbol for pair in pairs}
+    lines = conn.execute(
+        "SELECT id, trades_retained_from FROM trading_pairs WHERE id = ANY (%s) AND trades_retained_from IS NOT NULL",
+        [list(symbols)],
+    )
+    retained = {pair: moment.astimezone(UTC) for pair, moment in lines}
     for item in closed_ranges(conn, list(symbols), start, end):
         pending = _pending(conn, item)
         for interval in intervals:
-            first = interval.floor(item.lo) if start is None else interval.ceil(item.lo)
-            if item.retained_from is not None:
-                first = max(first, interval.ceil(item.retained_from))
+            # The window that the pair's first trade lies in, or the first that --from doesn't cut.
+            first = interval.floor(item.lo)
+            if start is not None:
+                first = max(first, interval.ceil(start))
+            if item.pair in retained:
+                first = max(first, interval.ceil(retained[item.pair]))
             last = interval.floor(item.hi)
             query = load("market", "candles_verify", window=interval.sql("t.executed_at"))
             while (content := _next_content(conn, item.pair, interval, first, last)) is not None:

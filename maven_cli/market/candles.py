@@ -38,15 +38,14 @@ class Ingested:
 class Range:
     """Minutes [lo, hi) of one pair to recompute.
 
-    closed_until: the pair's closed end once that is done. retained_from: before it trades may be gone, so minutes there
-    stay as they are; the windows above them still follow from their candles.
+    closed_until: the pair's closed end once that is done. Minutes below the pair's retention line stay as they are: the
+    statement that reads the trades reads the line, too, since trades may be archived at any moment before it.
     """
 
     pair: int
     lo: datetime
     hi: datetime
     closed_until: datetime
-    retained_from: datetime | None = None
 
 
 @dataclass
@@ -113,8 +112,7 @@ def rebuild(conn: psycopg.Connection, work: Sequence[Range], intervals: Iterable
 def _windows(work: Sequence[Range], interval: Interval) -> list[tuple[int, datetime, datetime]]:
     """The windows of one interval that the ranges touch and that are closed, as disjoint aligned ranges per pair."""
     if interval is MINUTE:
-        minutes = [(item.pair, _retained(item.lo, item.retained_from), item.hi) for item in work]
-        return [(pair, lo, hi) for pair, lo, hi in minutes if lo < hi]
+        return [(item.pair, item.lo, item.hi) for item in work if item.lo < item.hi]
     # Pairs move in lockstep: nearly all ranges are the same, and so are their bounds.
     bounds: dict[tuple[datetime, datetime, datetime], tuple[datetime, datetime]] = {}
     found: list[tuple[int, datetime, datetime]] = []
@@ -160,7 +158,7 @@ def merge_ranges(ranges: Iterable[Range]) -> list[Range]:
         last = merged[-1] if merged else None
         if last is not None and last.pair == item.pair and item.lo <= last.hi:
             closed_until = max(last.closed_until, item.closed_until)
-            merged[-1] = Range(item.pair, last.lo, max(last.hi, item.hi), closed_until, item.retained_from)
+            merged[-1] = Range(item.pair, last.lo, max(last.hi, item.hi), closed_until)
         elif item.lo < item.hi:
             merged.append(item)
     return merged
@@ -168,23 +166,21 @@ def merge_ranges(ranges: Iterable[Range]) -> list[Range]:
 
 @dataclass(frozen=True)
 class Frontier:
-    """A pair's closed end, and the line below which its trades may be gone."""
+    """A pair's closed end."""
 
     pair: int
     closed_until: datetime
-    retained_from: datetime | None
 
 
 def behind(conn: psycopg.Connection, until: datetime, pairs: Sequence[int] | None = None) -> list[Frontier]:
     """The pairs whose closed end lies before `until`, the furthest behind first."""
     rows = conn.execute(
-        "SELECT g.trading_pair_id, g.closed_until, p.trades_retained_from"
-        "  FROM candle_progress g JOIN trading_pairs p ON p.id = g.trading_pair_id"
+        "SELECT g.trading_pair_id, g.closed_until FROM candle_progress g"
         " WHERE g.closed_until < %(until)s AND (%(pairs)s::bigint[] IS NULL OR g.trading_pair_id = ANY (%(pairs)s))"
         " ORDER BY g.closed_until, g.trading_pair_id",
         {"until": until, "pairs": list(pairs) if pairs is not None else None},
     )
-    return [Frontier(row[0], row[1].astimezone(UTC), row[2] and row[2].astimezone(UTC)) for row in rows]
+    return [Frontier(row[0], row[1].astimezone(UTC)) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -196,29 +192,20 @@ class Mark:
     from_at: datetime
     to_at: datetime
     closed_until: datetime
-    retained_from: datetime | None
 
 
 def marks(conn: psycopg.Connection, limit: int, pairs: Sequence[int] | None = None) -> list[Mark]:
     """The oldest marks of pairs that have candles."""
     rows = conn.execute(
-        "SELECT m.id, m.trading_pair_id, m.from_at, m.to_at, g.closed_until, p.trades_retained_from"
+        "SELECT m.id, m.trading_pair_id, m.from_at, m.to_at, g.closed_until"
         "  FROM candle_marks m JOIN candle_progress g USING (trading_pair_id)"
-        "  JOIN trading_pairs p ON p.id = m.trading_pair_id"
         " WHERE %(pairs)s::bigint[] IS NULL OR m.trading_pair_id = ANY (%(pairs)s)"
         " ORDER BY m.id LIMIT %(limit)s",
         {"limit": limit, "pairs": list(pairs) if pairs is not None else None},
     )
     return [
-        Mark(
-            mark,
-            pair,
-            lo.astimezone(UTC),
-            hi.astimezone(UTC),
-            end.astimezone(UTC),
-            kept and kept.astimezone(UTC),
-        )
-        for mark, pair, lo, hi, end, kept in rows
+        Mark(mark, pair, lo.astimezone(UTC), hi.astimezone(UTC), end.astimezone(UTC))
+        for mark, pair, lo, hi, end in rows
     ]
 
 
@@ -252,28 +239,24 @@ def closed_ranges(
 ) -> list[Range]:
     """What is closed of each pair within [start, end), from its first trade or candle; whole minutes."""
     rows = conn.execute(
-        "SELECT g.trading_pair_id, g.closed_until, p.trades_retained_from,"
-        "       least((SELECT min(executed_at) FROM trades t WHERE t.trading_pair_id = p.id),"
+        "SELECT g.trading_pair_id, g.closed_until,"
+        "       least((SELECT min(executed_at) FROM trades t WHERE t.trading_pair_id = g.trading_pair_id),"
         # All nine: a candle that somebody made by hand has none below it.
         "             (SELECT min(c.start_at) FROM unnest(%s::text[]) AS i (name) CROSS JOIN LATERAL"
-        "               (SELECT start_at FROM candles c WHERE c.trading_pair_id = p.id AND c.interval = i.name"
+        "               (SELECT start_at FROM candles c WHERE c.trading_pair_id = g.trading_pair_id AND c.interval = i.name"
         "                 ORDER BY start_at LIMIT 1) AS c))"
-        "  FROM candle_progress g JOIN trading_pairs p ON p.id = g.trading_pair_id"
-        " WHERE p.id = ANY (%s) ORDER BY p.id",
+        "  FROM candle_progress g WHERE g.trading_pair_id = ANY (%s) ORDER BY 1",
         [list(INTERVALS), list(pairs)],
     )
     found = []
-    for pair, closed_until, retained_from, first in rows:
+    for pair, closed_until, first in rows:
         if first is None:
             continue
-        closed_until, retained_from = (
-            closed_until.astimezone(UTC),
-            retained_from and retained_from.astimezone(UTC),
-        )
+        closed_until = closed_until.astimezone(UTC)
         lo = MINUTE.floor(max(first.astimezone(UTC), start) if start else first.astimezone(UTC))
         hi = min(MINUTE.ceil(end), closed_until) if end else closed_until
         if lo < hi:
-            found.append(Range(pair, lo, hi, closed_until, retained_from))
+            found.append(Range(pair, lo, hi, closed_until))
     return found
 
 
@@ -288,7 +271,7 @@ def correct(conn: psycopg.Connection, found: Sequence[Mark], span: timedelta) ->
     steps = _steps(conn, [(mark.pair, mark.from_at, end) for mark, end in closed], span)
     ranges = []
     for (mark, end), hi in zip(closed, steps, strict=True):
-        ranges.append(Range(mark.pair, mark.from_at, hi, mark.closed_until, mark.retained_from))
+        ranges.append(Range(mark.pair, mark.from_at, hi, mark.closed_until))
         if hi < end:
             add_mark(conn, mark.pair, hi, end)
     changes = rebuild(conn, merge_ranges(ranges))
@@ -304,10 +287,7 @@ def close(
     The caller's transaction holds WRITE_KEY.
     """
     ends = _steps(conn, [(item.pair, item.closed_until, until) for item in frontiers], span)
-    work = [
-        Range(item.pair, item.closed_until, end, end, item.retained_from)
-        for item, end in zip(frontiers, ends, strict=True)
-    ]
+    work = [Range(item.pair, item.closed_until, end, end) for item, end in zip(frontiers, ends, strict=True)]
     changes = rebuild(conn, work)
     conn.execute(
         "UPDATE candle_progress g SET closed_until = w.until"
@@ -316,11 +296,6 @@ def close(
         [[item.pair for item in work], [item.closed_until for item in work]],
     )
     return changes
-
-
-def _retained(moment: datetime, retained_from: datetime | None) -> datetime:
-    """The moment, or the first whole minute above the retention line when that is later."""
-    return moment if retained_from is None else max(moment, MINUTE.ceil(retained_from))
 
 
 def _steps(

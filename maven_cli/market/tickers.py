@@ -33,7 +33,7 @@ class Ticker:
     """A pair's last 24 hours. Prices in quote per base, volumes in whole coins.
 
     stale: it traded once, but not in the window; then open, high and low are the last price. A pair that never traded
-    has no prices at all.
+    has no prices at all. last_trade_at is None, too, where the last trade was archived: its candle knows the price alone.
     """
 
     pair: TradingPair

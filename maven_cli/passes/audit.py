@@ -123,17 +123,17 @@ def _sample(
     known = {pair.id: pair for pair in pairs}
     ranges = closed_ranges(conn, list(known), None, None)
     for interval in [MINUTE] * minutes + [each for each in INTERVALS.values() if each is not MINUTE]:
-        closed = [(item, *window) for item in ranges if (window := _whole(interval, item))]
+        closed = [(item, *window) for item in ranges if (window := _whole(interval, item, known[item.pair]))]
         if closed:
             item, first, end = random.choice(closed)
             moment = first + timedelta(seconds=random.randrange(int((end - first).total_seconds())))
             yield known[item.pair], interval, interval.floor(moment)
 
 
-def _whole(interval: Interval, item: Range) -> tuple[datetime, datetime] | None:
+def _whole(interval: Interval, item: Range, pair: TradingPair) -> tuple[datetime, datetime] | None:
     """The windows of a pair that are closed and whose trades are all kept, or None when there are none."""
     first = interval.floor(item.lo)
-    if item.retained_from is not None:
-        first = max(first, interval.ceil(item.retained_from))
+    if pair.retained_from is not None:
+        first = max(first, interval.ceil(pair.retained_from))
     end = interval.floor(item.hi)
     return (first, end) if first < end else None

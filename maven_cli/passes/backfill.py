@@ -218,7 +218,7 @@ def _one_interval(
             hi = min(interval.ceil(lo + span), item.hi)
             with current.transaction(candles.WRITE_KEY, conn=conn, wait_ms=WAIT_MS, shared=True):
                 candles.lock_pairs(conn, [item.pair])
-                piece = candles.Range(item.pair, lo, hi, item.closed_until, item.retained_from)
+                piece = candles.Range(item.pair, lo, hi, item.closed_until)
                 changes = candles.rebuild(conn, [piece], [interval.name])
             work.add(timedelta(0), changes)
             lo = hi

@@ -10,6 +10,9 @@
 Each transaction is bounded (MAVEN_CANDLE_CHUNK), and so is the pass (MAVEN_CANDLE_BUDGET); what is left is found again
 from the same data. While there is something to close, corrections take half of the budget at most: after a restore
 everything is marked, and the market doesn't wait for that.
+
+A dry run takes no lock, and holds what it writes until it rolls back. It therefore does one small step of correcting and
+one of closing, and says whether that was all.
 """
 
 from __future__ import annotations
@@ -51,7 +54,8 @@ def generate(
     as_of: datetime | None = None,
     dry_run: bool = False,
 ) -> Outcome:
-    """Runs one candle pass. `data`: interval, as_of, dry_run, success, failed, rows inserted, changed, removed by interval.
+    """Runs one candle pass. `data`: interval, as_of, dry_run, success, failed, trades_seen, rows inserted, changed, removed by
+    interval, and complete: whether nothing was left to the next pass (a dry run does the first step alone).
 
     `pairs` (symbols) narrows the work, not the lock. `as_of` later than the database's clock is refused, since it would
     close windows that haven't ended.
@@ -107,10 +111,10 @@ def _body(current: Pass, interval: Interval, symbols: Sequence[str]) -> dict[str
     with current.transaction(candles.WRITE_KEY, wait_ms=WAIT_MS) as conn:
         ingested = candles.ingest(conn, current.as_of)
     budget = current.settings.candle_budget
-    _correct_marks(current, only, attempt, failed, budget / 2)
-    _close_windows(current, until, only, attempt, failed, budget)
-    _correct_marks(current, only, attempt, failed, budget)
+    corrected = _correct_marks(current, only, attempt, failed, budget / 2)
+    closed = _close_windows(current, until, only, attempt, failed, budget)
     if not current.dry_run:
+        corrected = _correct_marks(current, only, attempt, failed, budget)
         wanted = list(INTERVALS.values()) if interval.name == "1m" else [interval]
         refresh(current, selected, wanted)
     success = [pair for pair in selected if pair.id not in failed]
@@ -125,6 +129,8 @@ def _body(current: Pass, interval: Interval, symbols: Sequence[str]) -> dict[str
         failed=len(failed),
         duration_ms=milliseconds,
     )
+    if current.dry_run and not (corrected and closed):
+        log.info("candles.dry", "Dry run: that was the first step, more is waiting")
     return {
         "interval": interval.name,
         "as_of": current.as_of,
@@ -135,7 +141,14 @@ def _body(current: Pass, interval: Interval, symbols: Sequence[str]) -> dict[str
         "inserted": changes.inserted,
         "changed": changes.changed,
         "removed": changes.removed,
+        "complete": corrected and closed,
     }
+
+
+def _step_length(current: Pass) -> timedelta:
+    """The most market time of a pair that one transaction works on."""
+    chunk = current.settings.candle_chunk
+    return min(chunk, LONG_LAG) if current.dry_run else chunk
 
 
 Attempt = Callable[[Sequence[int], Callable[[Sequence[int]], candles.Changes]], None]
@@ -143,19 +156,25 @@ Attempt = Callable[[Sequence[int], Callable[[Sequence[int]], candles.Changes]], 
 
 def _correct_marks(
     current: Pass, only: Sequence[int] | None, attempt: Attempt, failed: set[int], budget: timedelta
-) -> None:
-    """Works the marks off, oldest first. A pair that fails keeps its marks, and doesn't stand before the others."""
+) -> bool:
+    """Works the marks off, oldest first, and returns whether none is left.
+
+    A pair that fails keeps its marks, and doesn't stand before the others. A dry run does one step.
+    """
 
     def step(pairs: Sequence[int]) -> candles.Changes:
         with current.transaction(candles.WRITE_KEY, wait_ms=WAIT_MS) as conn:
             found = candles.marks(conn, MARKS_AT_ONCE, pairs)
-            return candles.correct(conn, found, current.settings.candle_chunk)
+            return candles.correct(conn, found, _step_length(current))
 
+    stepped = False
     while current.elapsed() < budget:
         marked = [pair for pair in candles.marked_pairs(current.conn, only) if pair not in failed]
-        if not marked:
-            return
+        if not marked or (stepped and current.dry_run):
+            return not marked
         attempt(marked, step)
+        stepped = True
+    return False
 
 
 def _close_windows(
@@ -165,18 +184,24 @@ def _close_windows(
     attempt: Attempt,
     failed: set[int],
     budget: timedelta,
-) -> None:
-    """Closes what has ended, the pairs that are furthest behind first."""
+) -> bool:
+    """Closes what has ended, the pairs that are furthest behind first, and returns whether none is left behind.
+
+    A dry run does one step.
+    """
 
     def step(pairs: Sequence[int]) -> candles.Changes:
         with current.transaction(candles.WRITE_KEY, wait_ms=WAIT_MS) as conn:
             frontiers = candles.behind(conn, until, pairs)
-            return candles.close(conn, frontiers, until, current.settings.candle_chunk)
+            return candles.close(conn, frontiers, until, _step_length(current))
 
+    stepped = False
     while current.elapsed() < budget:
         lagging = [item for item in candles.behind(current.conn, until, only) if item.pair not in failed]
-        if not lagging:
-            return
+        if not lagging or (stepped and current.dry_run):
+            return not lagging
         if until - lagging[0].closed_until > LONG_LAG:
             lagging = lagging[:PAIRS_AT_ONCE]
         attempt([item.pair for item in lagging], step)
+        stepped = True
+    return False

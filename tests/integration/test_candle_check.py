@@ -319,6 +319,24 @@ def test_verify_looks_only_where_it_was_told(closed: Market, services: TestServi
     assert len(mismatches(services, start=at, end=at + HOUR)) == 1
 
 
+@pytest.mark.parametrize("interval", ["1w", "1M"])
+def test_verify_from_an_earlier_time_begins_with_the_pair_s_first_window(
+    closed: Market, services: TestServices, interval: str
+) -> None:
+    """Also when those candles are missing, so that the first thing left of the pair lies in the middle of the window."""
+    first = closed.candles(interval, "AAA/USDT")[0]["start_at"]
+    closed.conn.execute(
+        "DELETE FROM candles WHERE trading_pair_id = %s AND interval IN ('1w', '1M') AND start_at < %s",
+        [closed.pair("AAA/USDT").id, DAY],
+    )
+    one = {"pairs": ["AAA/USDT"], "intervals": [INTERVALS[interval]]}
+    for start in (None, first - timedelta(days=40), first):
+        assert [(found.start, found.kind) for found in mismatches(services, start=start, **one)] == [
+            (first, "missing")
+        ]
+    assert mismatches(services, start=first + MINUTE, **one) == []
+
+
 def test_verify_stops_at_the_retention_line(closed: Market, services: TestServices) -> None:
     """C19: candles whose trades are gone are neither wrong nor repaired."""
     line = DAY + timedelta(days=10, hours=3, seconds=30)

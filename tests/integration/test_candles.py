@@ -21,7 +21,7 @@ import pytest
 import redis
 
 from maven_cli.db.locks import pass_lock, work_lock
-from maven_cli.errors import RedisDownError
+from maven_cli.errors import RedisDownError, TryLaterError
 from maven_cli.intervals import INTERVALS
 from maven_cli.market import candles
 from maven_cli.passes import candles as candle_pass
@@ -744,6 +744,75 @@ def test_C19_truncate_leaves_candles_below_the_line(market: Market, services: Te
     assert starts(market, "1m") == [DAY]
 
 
+def archive(services: TestServices, line: datetime, *, at_once: bool) -> None:
+    """Somebody archives on a connection of their own: the line and the deletion in one transaction, or in two."""
+    with psycopg.connect(services.database_url, autocommit=not at_once) as clerk:
+        clerk.execute("UPDATE trading_pairs SET trades_retained_from = %s", [line])
+        clerk.execute("DELETE FROM trades WHERE executed_at < %s", [line])
+
+
+AT_ONCE = pytest.mark.parametrize("at_once", [True, False], ids=["one transaction", "two transactions"])
+
+
+@AT_ONCE
+def test_C19_archiving_during_a_backfill_deletes_no_candle(
+    market: Market, services: TestServices, at_once: bool
+) -> None:
+    end = DAY + timedelta(days=100)
+    for days in range(100):
+        market.trade(DAY + timedelta(days=days, minutes=7, seconds=10), Decimal(days + 1))
+        market.trade(DAY + timedelta(days=days, minutes=7, seconds=50), Decimal(days + 2))
+    backfill(services)
+    before = oracle.stored(market.conn)
+    pieces = 0
+
+    def between(_done: timedelta, _total: timedelta) -> None:
+        nonlocal pieces
+        pieces += 1
+        if pieces == 1:
+            archive(services, end - timedelta(days=10) + timedelta(minutes=7, seconds=30), at_once=at_once)
+
+    backfill(services, end=end, interval=INTERVALS["1m"], progress=between)
+    assert pieces > 2
+    assert market.conn.execute("SELECT count(*) FROM trades").fetchone() == (19,)
+    assert oracle.stored(market.conn) == before
+
+
+@AT_ONCE
+def test_C19_archiving_between_two_statements_of_a_correction(
+    market: Market, services: TestServices, at_once: bool
+) -> None:
+    for minutes in range(10):
+        market.trade(DAY + minutes * MINUTE + timedelta(seconds=10), Decimal(minutes + 1))
+        market.trade(DAY + minutes * MINUTE + timedelta(seconds=50), Decimal(minutes + 2))
+    gen(services, as_of=DAY + HOUR)
+    before = oracle.stored(market.conn)
+    candles.add_mark(market.conn, market.pair().id, DAY, DAY + HOUR)
+    with market.conn.transaction():
+        found = candles.marks(market.conn, 10)
+        archive(services, DAY + 5 * MINUTE + timedelta(seconds=30), at_once=at_once)
+        assert candles.correct(market.conn, found, timedelta(days=1)).total == 0
+    assert oracle.stored(market.conn) == before
+
+
+@AT_ONCE
+def test_C19_archiving_between_two_statements_that_close_windows(
+    market: Market, services: TestServices, at_once: bool
+) -> None:
+    """A minute that the line cuts has lost trades: it gets no candle, rather than half of one."""
+    for minutes in range(10):
+        market.trade(DAY + minutes * MINUTE + timedelta(seconds=10), Decimal(minutes + 1))
+        market.trade(DAY + minutes * MINUTE + timedelta(seconds=50), Decimal(minutes + 2))
+    gen(services, as_of=DAY + MINUTE)
+    until = DAY + 10 * MINUTE
+    with market.conn.transaction():
+        frontiers = candles.behind(market.conn, until)
+        archive(services, DAY + 5 * MINUTE + timedelta(seconds=30), at_once=at_once)
+        candles.close(market.conn, frontiers, until, timedelta(days=1))
+    assert starts(market, "1m") == [DAY] + [DAY + minutes * MINUTE for minutes in range(6, 10)]
+    assert all(row["trade_count"] == 2 for row in market.candles("1m"))
+
+
 # --- failing pairs, budgets, dry runs -----------------------------------------------------------------------------
 
 
@@ -823,7 +892,6 @@ def test_corrections_do_not_starve_closing(
 def test_a_dry_run_leaves_nothing_and_ends(
     market: Market, services: TestServices, cache: redis.Redis, cli: Cli
 ) -> None:
-    services.settings = services.settings.model_copy(update={"candle_chunk": HOUR})
     for hours in range(30):
         market.trade(DAY + hours * HOUR)
     tables = ("candles", "candle_progress", "candle_marks", "ingest_state", "worker_runs")
@@ -834,11 +902,18 @@ def test_a_dry_run_leaves_nothing_and_ends(
         ]
 
     assert not any(state())
-    would = changes(gen(services, as_of=DAY + 31 * HOUR, dry_run=True))
-    assert would[0]["1h"] == 30
+    first = gen(services, as_of=DAY + HOUR, dry_run=True)
+    assert (changes(first)[0]["1h"], first.data and first.data["complete"]) == (1, True)
     assert not any(state())
     assert cache.keys("candles:*") == []
-    assert changes(gen(services, as_of=DAY + 31 * HOUR)) == would
+    # Of a backlog it does one step.
+    step = gen(services, as_of=DAY + 31 * HOUR, dry_run=True)
+    assert changes(step) == changes(first)
+    assert step.data is not None
+    assert step.data["complete"] is False
+    assert changes(gen(services, as_of=DAY + HOUR)) == changes(first)
+    everything = gen(services, as_of=DAY + 31 * HOUR)
+    assert (changes(everything)[0]["1h"], everything.data and everything.data["complete"]) == (29, True)
     market.trade(DAY, "70")
     before = state()
     done = cli("candles", "gen", "-i", "1h", "--as-of", "2024-05-15T08:00", "--dry-run", "--json")
@@ -856,6 +931,42 @@ def test_a_dry_run_leaves_nothing_and_ends(
     assert done.document["data"]["dry_run"] is False
     again = cli("candles", "gen", "-i", "1h", "--as-of", "2024-05-15T08:00", "--dry-run")
     assert again.out == "Would insert 0, change 0, remove 0 candles\n"
+    # A long mark is corrected for its first hour, and what is left is said.
+    candles.add_mark(market.conn, market.pair().id, DAY, DAY + 30 * HOUR)
+    marked = gen(services, as_of=DAY + 31 * HOUR, dry_run=True)
+    assert (changes(marked)[1]["1m"], marked.data and marked.data["complete"]) == (1, False)
+
+
+def test_a_dry_run_and_live_passes_do_not_wait_for_each_other(
+    market: Market, services: TestServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    market.trade(DAY)
+    with psycopg.connect(services.database_url) as holder:
+        work_lock(holder, candles.WRITE_KEY)
+        assert gen(services, as_of=DAY + HOUR, dry_run=True).exit_code == 0
+    real = candles.close
+    free: list[bool] = []
+
+    def close(*args: Any) -> candles.Changes:
+        changed = real(*args)
+        with psycopg.connect(services.database_url) as other:
+            work_lock(other, candles.WRITE_KEY)  # refuses at once when it is taken
+            free.append(True)
+        return changed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(candles, "close", close)
+        gen(services, as_of=DAY + HOUR, dry_run=True)
+    assert free == [True]
+    # Of rows that somebody else is writing it lets go.
+    gen(services, as_of=DAY + HOUR)
+    with psycopg.connect(services.database_url) as holder:
+        holder.execute("SELECT FROM ingest_state FOR UPDATE")
+        began = time.monotonic()
+        with pytest.raises(TryLaterError, match="lock timeout"):
+            gen(services, as_of=DAY + 2 * HOUR, dry_run=True)
+        assert time.monotonic() - began < 10
+    assert gen(services, as_of=DAY + 2 * HOUR, dry_run=True).exit_code == 0
 
 
 def test_one_pair_alone(market: Market, services: TestServices) -> None:

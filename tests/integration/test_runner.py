@@ -12,9 +12,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,8 +32,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from maven_cli import embedded
 from maven_cli.__main__ import run
-from maven_cli.db.connection import connect, redact
-from maven_cli.db.locks import PASS_NAMESPACE, WORK_NAMESPACE, lock_key, pass_lock
+from maven_cli.db.connection import answers, connect, redact
+from maven_cli.db.locks import PASS_NAMESPACE, WORK_NAMESPACE, PassLock, lock_key, pass_lock
 from maven_cli.db.migrate import upgrade
 from maven_cli.db.revision import REVISION
 from maven_cli.errors import DatabaseDownError, StoppedError
@@ -1140,7 +1142,7 @@ def test_a_window_s_start_is_the_same_in_sql_and_in_python(conn: psycopg.Connect
         assert found == [interval.floor(moment) for moment in moments], interval.name
 
 
-# --- E01
+# --- E01, E11
 
 
 @pytest.fixture
@@ -1179,6 +1181,71 @@ def pooled(database_url: str) -> Iterator[str]:
         process.kill()
         process.communicate()
         shutil.rmtree(home, ignore_errors=True)
+
+
+TOO_SMALL = "gave the work no answer .* raise the pool size .* MAVEN_LOCK_DATABASE_URL"
+
+
+def test_e11_a_pool_that_is_all_locks_ends_the_pass(
+    pooled: str, database_url: str, cli: Cli, market: Market
+) -> None:
+    market.trade(timedelta(minutes=-10))
+    through = replace(cli, variables={**cli.variables, "MAVEN_DATABASE_URL": pooled})
+    with ExitStack() as stack:
+        for interval in ("1m", "1h", "1d"):
+            stack.enter_context(pass_lock(pooled, f"candles:{interval}"))
+        process = through.start(*TICKERS, "--json")
+        try:
+            done = ended(process)
+        finally:
+            process.kill()
+        failed(done, 69, TOO_SMALL)
+        assert lock_is_free(database_url, "tickers")
+    assert through(*TICKERS).code == 0
+
+
+def test_e11_a_signal_ends_a_pass_that_waits_for_the_pool(
+    pooled: str, services: TestServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def signalled(conn: psycopg.Connection, _seconds: float) -> bool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return answers(conn, 0.5)
+
+    monkeypatch.setattr("maven_cli.runner.answers", signalled)
+    with ExitStack() as stack:
+        for interval in ("1m", "1h", "1d"):
+            stack.enter_context(pass_lock(pooled, f"candles:{interval}"))
+        with pytest.raises(StoppedError):
+            tickers.update(replace(services, database_url=pooled, lock_url=pooled))
+
+
+def test_e11_four_passes_on_a_pool_of_four_set_each_other_free(
+    pooled: str, services: TestServices, market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    market.trade(timedelta(minutes=-10))
+    through = replace(services, database_url=pooled, lock_url=pooled)
+    monkeypatch.setattr("maven_cli.runner.PATIENCE", (0.5, 3.0))
+    all_locked = threading.Barrier(4)
+
+    @contextmanager
+    def together(url: str, scope: str) -> Iterator[PassLock]:
+        with pass_lock(url, scope) as lock:
+            all_locked.wait(PATIENCE)
+            yield lock
+
+    pool = ThreadPoolExecutor(4)
+    with monkeypatch.context() as patch:
+        patch.setattr("maven_cli.runner.pass_lock", together)
+        running = [pool.submit(tickers.update, through)]
+        running += [pool.submit(candles.generate, through, INTERVALS[name]) for name in ("1m", "1h", "1d")]
+        errors = [run.exception(timeout=PATIENCE) for run in running]
+    pool.shutdown(wait=False)  # should they hang, they do until the pooler is gone
+    refused = [error for error in errors if error is not None]
+    assert 1 <= len(refused) <= 3
+    for error in refused:
+        assert isinstance(error, DatabaseDownError)
+        assert re.search(TOO_SMALL, str(error))
+    assert tickers.update(through).exit_code == 0
 
 
 def test_e01_behind_a_transaction_pooler_the_lock_still_excludes(

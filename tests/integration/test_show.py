@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import random
+import re
 import select
 import signal
 import subprocess
@@ -405,14 +406,18 @@ def naive(
     return rows if limit is None else rows[-limit:]
 
 
-def test_sixty_windows_unless_told_otherwise(cli: Cli, market: Market) -> None:
+def test_a_table_has_sixty_windows_and_a_document_all_unless_told_otherwise(cli: Cli, market: Market) -> None:
     market.trade(-3 * HOUR)
     market.trade(-1 * SECOND)
 
     def count(*args: str) -> int:
         return len(cli("candles", "show", "BTC/USDT", "-i", "1m", *args, "--json").document["data"])
 
-    assert count() == 60
+    assert len(cli("candles", "show", "BTC/USDT", "-i", "1m").out.splitlines()) == 61
+    assert count() in (181, 182)
+    assert count("--chart") in (181, 182)
+    assert count("--fill", "none") == 2
+    assert count("--to", jsonable(market.now() - 1 * HOUR)) in (120, 121)
     assert count("-n", "5") == 5
     assert 181 <= count("-n", "999999999999999999999") <= 182
     assert 181 <= count("--from", "2000-01-01") <= 182
@@ -490,6 +495,7 @@ def test_a_chart_in_a_pipe_fits_80_columns_without_colour(cli: Cli, market: Mark
     assert 60 < max(map(len, lines)) <= 80
     assert "\x1b" not in done.out
     assert lines[0].startswith("BTC/USDT 1m")
+    assert "newest" not in lines[0], "no more than fit were asked for"
     assert any("V " in line for line in lines)
     assert cli(
         "candles", "show", "BTC/USDT", "-i", "1m", "--chart", env={"PYTHONIOENCODING": "ascii"}
@@ -530,6 +536,15 @@ def test_any_number_of_columns_ends(cli: Cli, market: Market, columns: str) -> N
     done = cli("candles", "show", "BTC/USDT", "-i", "1m", "--chart", env={"COLUMNS": columns})
     assert (done.code, len(done.out.splitlines())) == (0, 24)
     assert max(map(len, done.out.splitlines())) <= 1000
+
+
+def test_a_chart_says_of_how_many_windows_it_shows_the_newest(cli: Cli, market: Market) -> None:
+    market.trade(-200 * MINUTE)
+    market.trade(-1 * SECOND)
+    start = INTERVALS["1m"].floor(market.now()) - 141 * MINUTE
+    bounds = ["--from", jsonable(start), "--to", jsonable(start + 142 * MINUTE)]
+    title = cli("candles", "show", "BTC/USDT", "-i", "1m", "--chart", *bounds).out.splitlines()[0]
+    assert re.search(r"newest \d+ of 142 ", title), title
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(60, 20), (80, 24), (120, 40)])

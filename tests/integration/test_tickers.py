@@ -258,6 +258,36 @@ def test_t03_a_pair_whose_only_trade_is_25_hours_old_is_stale(
     assert found["lastTradeAt"] is not None
 
 
+def test_t03_a_pair_whose_trades_were_archived_is_stale_too(
+    services: TestServices, market: Market, conn: psycopg.Connection, cache: redis.Redis
+) -> None:
+    """Below the retention line the candles know the last price, though not its time."""
+    market.trade(timedelta(hours=-60), "41")
+    market.trade(timedelta(hours=-50), "42.5", "3")
+    market.trade(timedelta(hours=-50), "7", pair="ETH/USDT")
+    market.trade(timedelta(hours=-1), "8", pair="ETH/USDT")
+    market.trade(timedelta(hours=-50), "9", pair="GONE/USDT")
+    generate(services, INTERVALS["1m"])
+    line = market.now() - timedelta(hours=30)
+    conn.execute("UPDATE trading_pairs SET trades_retained_from = %s WHERE symbol <> 'GONE/USDT'", [line])
+    conn.execute("DELETE FROM trades WHERE executed_at < %s", [line])
+    assert update(services).exit_code == 0
+    found = payload(cache, market.pair())
+    assert found["lastPrice"] == found["openPrice"] == found["highPrice"] == found["lowPrice"] == "42.5"
+    assert (found["prevClosePrice"], found["priceChange"]) == ("42.5", "0")
+    assert (found["tradeCount"], found["lastTradeId"], found["lastTradeAt"]) == (0, None, None)
+    assert found["stale"] is True
+    active = payload(cache, market.pair("ETH/USDT"))
+    assert (active["lastPrice"], active["prevClosePrice"], active["stale"]) == ("8", "7", False)
+    # Deleted without a line is as if it had never been: that candle waits for its correction.
+    gone = payload(cache, market.pair("GONE/USDT"))
+    assert (gone["lastPrice"], gone["prevClosePrice"], gone["stale"]) == (None, None, False)
+    # Nothing that came later counts for an earlier time.
+    earlier = update(services, as_of=line + timedelta(hours=25)).data
+    assert earlier is not None
+    assert [ticker.prev_close for ticker in earlier["tickers"]][:2] == [Decimal("42.5"), 7]
+
+
 def test_t04_a_pair_that_never_traded_has_a_key_without_prices(
     services: TestServices, market: Market, cache: redis.Redis
 ) -> None:

@@ -1,8 +1,12 @@
 -- Recomputes whole minutes of some pairs from their trades: [lo, hi) per pair, ranges of a pair disjoint.
 -- Changes only what differs; a minute without trades has no row.
+-- Minutes that reach below the pair's retention line are left alone. The line is read here, by the statement that reads
+-- the trades: whoever archives sets it no later than the trades go, so no snapshot lacks trades above the line it has.
 WITH work AS MATERIALIZED (
-    SELECT pair, lo, hi
+    SELECT w.pair, greatest(w.lo, r.first) AS lo, w.hi
       FROM unnest(%(pairs)s::bigint[], %(los)s::timestamptz[], %(his)s::timestamptz[]) AS w (pair, lo, hi)
+      JOIN (SELECT id, date_bin('1 minute', trades_retained_from + interval '59.999999 seconds', '2001-01-01Z') AS first
+              FROM trading_pairs) AS r ON r.id = w.pair
 ), computed AS MATERIALIZED (
     SELECT pair, start_at,
            min(price) FILTER (WHERE is_first) AS open, max(price) AS high, min(price) AS low,

@@ -1,6 +1,7 @@
 -- Rolling 24 hours of some pairs: a middle of closed candles, each cell as coarse as fits, raw trades at both edges and
 -- for the cells that `dirty` names (late, deleted or not yet closed). Open, last and the close before the window come
--- from the trades' own order, so that no tie depends on a plan.
+-- from the trades' own order, so that no tie depends on a plan. Where a pair has no trade left, the candles below its
+-- retention line know the last price: a minute there keeps what its trades said when they were archived.
 WITH pieces AS (
     SELECT name, lo, hi FROM unnest(%(names)s::text[], %(los)s::timestamptz[], %(his)s::timestamptz[]) AS p (name, lo, hi)
 ), dirty AS MATERIALIZED (
@@ -38,8 +39,9 @@ WITH pieces AS (
            sum(trades)::bigint AS trades
       FROM parts GROUP BY pair
 )
-SELECT w.pair, opening.price, s.high, s.low, latest.price, coalesce(s.volume, 0), coalesce(s.quote_volume, 0),
-       coalesce(s.trades, 0), opening.id, latest.id, latest.executed_at, previous.price,
+SELECT w.pair, opening.price, s.high, s.low, coalesce(latest.price, archived.close), coalesce(s.volume, 0), coalesce(s.quote_volume, 0),
+       coalesce(s.trades, 0), opening.id, latest.id, latest.executed_at,
+       coalesce(previous.price, archived_previous.close),
        latest.price - opening.price,
        -- round(change × 100 / open, 8) from whole numbers: a division rounds its quotient before round() does.
        sign(latest.price - opening.price) * 0.00000001
@@ -56,3 +58,13 @@ SELECT w.pair, opening.price, s.high, s.low, latest.price, coalesce(s.volume, 0)
   LEFT JOIN LATERAL (SELECT t.price FROM trades t
                       WHERE t.trading_pair_id = w.pair AND t.executed_at <= %(window_start)s
                       ORDER BY t.executed_at DESC, t.id DESC LIMIT 1) previous ON true
+  -- The conditions on what was found stand inside: a pair that has a trade costs no look at its candles.
+  LEFT JOIN LATERAL (SELECT c.close FROM trading_pairs p JOIN candles c ON c.trading_pair_id = p.id
+                      WHERE latest.price IS NULL AND p.id = w.pair AND c.interval = '1m'
+                        AND c.start_at < p.trades_retained_from AND c.start_at <= %(as_of)s - interval '1 minute'
+                      ORDER BY c.start_at DESC LIMIT 1) archived ON true
+  LEFT JOIN LATERAL (SELECT c.close FROM trading_pairs p JOIN candles c ON c.trading_pair_id = p.id
+                      WHERE previous.price IS NULL AND p.id = w.pair AND c.interval = '1m'
+                        AND c.start_at < p.trades_retained_from
+                        AND c.start_at <= %(window_start)s - interval '1 minute'
+                      ORDER BY c.start_at DESC LIMIT 1) archived_previous ON true
