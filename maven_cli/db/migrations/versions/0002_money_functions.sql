@@ -500,7 +500,7 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'MVX01', MESSAGE = wrong;
     END IF;
 
-    UPDATE orders SET status = 'EXPIRED' WHERE id = ANY (due);
+    UPDATE orders SET status = 'EXPIRED', updated_at = clock_timestamp() WHERE id = ANY (due);
     GET DIAGNOSTICS expired = ROW_COUNT;
 
     -- The locks are ours since before these statements began, so whoever ended another order of theirs is seen.
@@ -665,7 +665,8 @@ BEGIN
     NEW.updated_at := clock_timestamp();
     RETURN NEW;
 END $$;
-CREATE TRIGGER maven_orders_changed BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION maven_order_changed();
+CREATE TRIGGER maven_orders_changed BEFORE UPDATE ON orders FOR EACH ROW
+    WHEN (NEW.updated_at = OLD.updated_at) EXECUTE FUNCTION maven_order_changed();
 
 REVOKE EXECUTE ON FUNCTION maven_entry_digest, maven_ledger_open, maven_ledger_propose, maven_adjustment_digest,
     maven_adjustment_guard, maven_event_digest, maven_outbox_sealed, maven_ledger_post, maven_ledger_lock, maven_ledger_release, maven_ledger_credit,
