@@ -4,7 +4,7 @@ MAVEN_TEST_DATABASE_URL  a role that may create databases; each test gets a clon
 MAVEN_TEST_REDIS_URL     tests flush the database numbers 1 to 15 of this server
 MAVEN_TEST_FULL=1        the long version
 
-All xdist workers share one embedded pair; it ends with the run.
+All xdist workers share one embedded Valkey; each has a PostgreSQL of its own. They end with the run.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from psycopg.conninfo import make_conninfo
 from maven_cli import embedded
 from maven_cli.db.migrate import upgrade
 from maven_cli.settings import Settings, load_settings
-from tests.postgres15 import BINARIES, postgres15
 from tests.support import Cli, Market
+from tests.throwaway import POSTGRES_15, postgres, postgres_of_the_wheel
 
 TEST_VARIABLES = ("MAVEN_TEST_DATABASE_URL", "MAVEN_TEST_REDIS_URL", "MAVEN_TEST_FULL", "MAVEN_TEST_HOME")
 FULL = os.environ.get("MAVEN_TEST_FULL") == "1"
@@ -90,25 +90,25 @@ class Servers:
 @pytest.fixture(scope="session", params=["default", "postgresql-15"] if FULL else ["default"])
 def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
     """The servers of this run: an administrative database, and Redis. The long version repeats all on PostgreSQL 15."""
+    redis_url = os.environ.get("MAVEN_TEST_REDIS_URL") or _embedded_redis()
     if request.param == "postgresql-15":
-        if not BINARIES.is_dir():
+        if not POSTGRES_15.is_dir():
             pytest.skip("no PostgreSQL 15 here: apt install postgresql-15")
-        with postgres15() as url:
-            yield Servers(url, _embedded(os.environ.get("MAVEN_TEST_REDIS_URL"), url).redis_url)
-        return
-    yield _embedded(os.environ.get("MAVEN_TEST_REDIS_URL"), os.environ.get("MAVEN_TEST_DATABASE_URL"))
+        with postgres(POSTGRES_15) as url:
+            yield Servers(url, redis_url)
+    elif named := os.environ.get("MAVEN_TEST_DATABASE_URL"):
+        yield Servers(named, redis_url)
+    else:
+        with postgres_of_the_wheel() as url:
+            yield Servers(url, redis_url)
 
 
-def _embedded(redis_url: str | None, database_url: str | None) -> Servers:
-    """Those that are named, and embedded ones for the rest."""
-    if not database_url or not redis_url:
-        os.environ["MAVEN_EMBEDDED_LINGER"] = "1"
-        own = embedded.attach(
-            Path(os.environ["MAVEN_TEST_HOME"]) / "e", postgres=not database_url, redis=not redis_url
-        )
-        del os.environ["MAVEN_EMBEDDED_LINGER"]
-        database_url, redis_url = database_url or own.database_url, redis_url or own.redis_url
-    return Servers(database_url, redis_url)
+def _embedded_redis() -> str:
+    """The embedded default's, one for all xdist workers."""
+    os.environ["MAVEN_EMBEDDED_LINGER"] = "1"
+    own = embedded.attach(Path(os.environ["MAVEN_TEST_HOME"]) / "e", postgres=False, redis=True)
+    del os.environ["MAVEN_EMBEDDED_LINGER"]
+    return own.redis_url
 
 
 def named_database(url: str, name: str) -> str:

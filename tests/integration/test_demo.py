@@ -237,7 +237,7 @@ def test_plain_output_is_plain(own: Cli, home: Path) -> None:
     assert (
         len(
             re.findall(
-                r"^(?:Start|Clear|Simulate|Store|Open|Place|Close|Run|Deliver|Audit) .* \d+\.\d\d s$",
+                r"^(?:Start|Make|Simulate|Store|Open|Place|Close|Run|Deliver|Audit) .* \d+\.\d\d s$",
                 found.out,
                 re.MULTILINE,
             )
@@ -281,6 +281,9 @@ def test_live_is_a_dashboard_until_ctrl_c(own: Cli, home: Path) -> None:
             lambda: "✓ orders-expire" in terminal.text() and "✓ events-relay" in terminal.text(), timeout=30
         )
         assert "candles:backfill" not in terminal.text()
+        with psycopg.connect(embedded.attach(home / "demo").database_url, autocommit=True) as conn:
+            query = "SELECT count(*) FROM orders WHERE status = 'EXPIRED'"
+            terminal.until(lambda: (conn.execute(query).fetchone() or (0,))[0] > DUE, timeout=60)
         terminal.until(lambda: trades_on(terminal.text()) > first, timeout=20)
         # A smaller window gets a smaller picture.
         terminal.screen.resize(20, 60)
@@ -320,8 +323,8 @@ def test_live_says_so_when_the_books_are_wrong(own: Cli, home: Path) -> None:
     process = own.start("demo", "--live", "--pairs", "1")
     assert process.stdout is not None
     try:
-        while " orders " not in line_of(process.stdout, 90):
-            pass
+        while re.match(r"\S+Z orders \d+ live ", line_of(process.stdout, 90)) is None:
+            pass  # what is printed before that is still being built, and Ctrl-C ends it at once
         with (
             psycopg.connect(embedded.attach(home / "demo").database_url, autocommit=True) as conn,
             conn.transaction(),

@@ -682,7 +682,7 @@ def test_the_password_is_needed_and_nowhere_to_be_seen(home: Path) -> None:
         with pytest.raises(redis.AuthenticationError):
             ping(user.redis_url.replace(password, "wrong"))
         with pytest.raises(redis.AuthenticationError):
-            ping(user.redis_url.replace(f"password={password}&", ""))
+            ping(user.redis_url.partition("?")[0])
         assert password not in "".join(processes(home).values())
         for pid in processes(home):
             assert password not in Path(f"/proc/{pid}/environ").read_text()

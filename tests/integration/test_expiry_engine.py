@@ -151,6 +151,7 @@ def test_x06_the_engine_is_gone(services: TestServices, market: Market) -> None:
     """X06: within the grace the order stays locked; then it ends without the engine, the removal stays owed and is worked
     off later, and a trade on it is refused by the database."""
     order = market.place("10")
+    (fill,) = market.engine.fill(order, "3")  # in flight, and settlement is late
     market.engine.kill()
     found = run(services)
     assert (found["expired"], found["waiting"], found["code"]) == (0, 1, 0)
@@ -161,7 +162,6 @@ def test_x06_the_engine_is_gone(services: TestServices, market: Market) -> None:
     assert market.exchange.wallet(1, "BTC") == (1000, 0)
     assert removal(market, order)["settled_at"] is None
     market.engine.start()
-    (fill,) = market.engine.fill(order, "3")
     with pytest.raises(psycopg.Error) as refused:
         market.settle(fill)
     assert refused.value.sqlstate == "MVF01"

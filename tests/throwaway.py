@@ -1,4 +1,8 @@
-"""A throw-away PostgreSQL 15 from Debian's package: the oldest version that maven supports."""
+"""Throw-away PostgreSQL servers: the wheel's, and Debian's 15, the oldest version that maven supports.
+
+Not durable, so that a database for each test costs milliseconds: no test pulls the plug, and whoever is killed here leaves
+what the kernel has to be written.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,32 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-BINARIES = Path("/usr/lib/postgresql/15/bin")
+from maven_cli.embedded import binaries
+from maven_cli.embedded.accounts import service_account
+
+POSTGRES_15 = Path("/usr/lib/postgresql/15/bin")
+_DURABILITY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 @contextmanager
-def postgres15() -> Iterator[str]:
+def postgres_of_the_wheel() -> Iterator[str]:
+    """As `postgres`, with the binaries of the embedded default."""
+    base = Path(tempfile.mkdtemp(prefix="maven-b-", dir="/tmp"))
+    base.chmod(0o755)
+    try:
+        initdb, _ = binaries.usable([binaries.initdb_bin(), binaries.postgres_bin()], service_account(), base)
+        with postgres(
+            initdb.parent, "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"
+        ) as url:
+            yield url
+    finally:
+        rmtree(base)
+
+
+@contextmanager
+def postgres(programs: Path, *locale: str) -> Iterator[str]:
     """The URL of a role with CREATEDB on a server that lives as long as the block. It listens on a socket only."""
-    base = Path(tempfile.mkdtemp(prefix="maven-15-", dir="/tmp"))
+    base = Path(tempfile.mkdtemp(prefix="maven-p-", dir="/tmp"))
     # PostgreSQL refuses root, and nobody else's directory may be in its way.
     user = "nobody" if os.geteuid() == 0 else None
     try:
@@ -31,7 +54,7 @@ def postgres15() -> Iterator[str]:
             if user:
                 chown(path, user)
         initdb = [
-            str(BINARIES / "initdb"),
+            str(programs / "initdb"),
             "-D",
             str(base / "data"),
             "-U",
@@ -39,7 +62,13 @@ def postgres15() -> Iterator[str]:
             f"--pwfile={password}",
         ]
         subprocess.run(
-            [*initdb, "--auth=scram-sha-256", "--no-sync", "--locale=C.UTF-8", "--encoding=UTF8"],
+            [
+                *initdb,
+                "--auth=scram-sha-256",
+                "--no-sync",
+                "--encoding=UTF8",
+                *(locale or ("--locale=C.UTF-8",)),
+            ],
             user=user,
             cwd="/",
             check=True,
@@ -48,12 +77,14 @@ def postgres15() -> Iterator[str]:
         options = {
             "listen_addresses": "",
             "unix_socket_directories": str(base),
-            "fsync": "off",
             "max_connections": "100",
+            "jit": "off",
+            "max_wal_size": "1GB",
+            **_DURABILITY,
         }
         server = subprocess.Popen(
             [
-                BINARIES / "postgres",
+                programs / "postgres",
                 "-D",
                 base / "data",
                 *(part for name, value in options.items() for part in ("-c", f"{name}={value}")),
@@ -86,8 +117,8 @@ def _await(url: str, server: subprocess.Popen[bytes]) -> None:
         try:
             psycopg.connect(url).close()
         except psycopg.OperationalError:
-            assert server.poll() is None, "PostgreSQL 15 didn't start"
-            assert time.monotonic() < deadline, "PostgreSQL 15 didn't get ready"
+            assert server.poll() is None, "PostgreSQL didn't start"
+            assert time.monotonic() < deadline, "PostgreSQL didn't get ready"
             time.sleep(0.05)
         else:
             return
