@@ -932,6 +932,7 @@ def test_a_dry_run_leaves_nothing_and_ends(
     again = cli("candles", "gen", "-i", "1h", "--as-of", "2024-05-15T08:00", "--dry-run")
     assert again.out == "Would insert 0, change 0, remove 0 candles\n"
     # A long mark is corrected for its first hour, and what is left is said.
+    market.trade(DAY, "60")
     candles.add_mark(market.conn, market.pair().id, DAY, DAY + 30 * HOUR)
     marked = gen(services, as_of=DAY + 31 * HOUR, dry_run=True)
     assert (changes(marked)[1]["1m"], marked.data and marked.data["complete"]) == (1, False)
