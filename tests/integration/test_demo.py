@@ -281,6 +281,9 @@ def test_live_is_a_dashboard_until_ctrl_c(own: Cli, home: Path) -> None:
             lambda: "✓ orders-expire" in terminal.text() and "✓ events-relay" in terminal.text(), timeout=30
         )
         assert "candles:backfill" not in terminal.text()
+        # The newest that expired is soon another one.
+        newest = re.findall(r"#\d+", terminal.text())[0]
+        terminal.until(lambda: re.findall(r"#\d+", terminal.text())[:1] not in ([], [newest]), timeout=40)
         terminal.until(lambda: trades_on(terminal.text()) > first, timeout=20)
         # A smaller window gets a smaller picture.
         terminal.screen.resize(20, 60)
@@ -320,7 +323,7 @@ def test_live_says_so_when_the_books_are_wrong(own: Cli, home: Path) -> None:
     process = own.start("demo", "--live", "--pairs", "1")
     assert process.stdout is not None
     try:
-        while " orders " not in line_of(process.stdout, 90):
+        while not re.search(r" orders \d+ live ", line_of(process.stdout, 90)):
             pass
         with (
             psycopg.connect(embedded.attach(home / "demo").database_url, autocommit=True) as conn,
