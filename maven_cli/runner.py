@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -34,7 +32,6 @@ from maven_cli.errors import (
     CircuitOpenError,
     ClockError,
     DatabaseDownError,
-    InterruptedByUserError,
     LockHeldError,
     MavenError,
     StoppedError,
@@ -44,6 +41,7 @@ from maven_cli.errors import (
 from maven_cli.logs import WorkerLog
 from maven_cli.operations.circuits import WorkerCircuit
 from maven_cli.settings import Settings
+from maven_cli.stopping import Stop
 from maven_cli.times import iso
 
 CLOCK_TOLERANCE = timedelta(seconds=2)
@@ -91,60 +89,6 @@ class Services(Protocol):
     def lock_url(self) -> str: ...
     @property
     def redis_url(self) -> str: ...
-
-
-class Stop:
-    """Turns SIGTERM and SIGINT into an orderly end: cancel what runs, then raise at the next check."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self.connections: list[psycopg.Connection] = []
-        self._canceller: threading.Thread | None = None
-        self._settled = threading.Event()
-
-    def check(self) -> None:
-        """Raises StoppedError once a signal has arrived."""
-        if self.signal is not None:
-            kind = InterruptedByUserError if self.signal == signal.SIGINT else StoppedError
-            raise kind(f"stopped by {signal.Signals(self.signal).name}; the next pass goes on from here")
-
-    def settle(self, conn: psycopg.Connection) -> None:
-        """Ends the cancelling, so that it doesn't hit what `conn` does next."""
-        self._settled.set()
-        if self._canceller is not None:
-            self._canceller.join()
-        self.connections.remove(conn)
-
-    def _arrived(self, number: int, _frame: object) -> None:
-        self.signal = number
-        if self._canceller is None:
-            # From a thread: a handler runs between two bytecodes of whatever is waiting for that very connection.
-            self._canceller = threading.Thread(target=self._cancel, daemon=True)
-            self._canceller.start()
-
-    def _cancel(self) -> None:
-        # Again and again: the signal may have come just before a statement was sent.
-        while not self._settled.is_set():
-            for conn in list(self.connections):
-                with suppress(psycopg.Error):
-                    conn.cancel_safe(timeout=5)
-            self._settled.wait(0.5)
-
-    @contextmanager
-    def installed(self) -> Iterator[Stop]:
-        """Handles the two signals inside the block; only the main thread may."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        previous = {
-            number: signal.signal(number, self._arrived) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        try:
-            yield self
-        finally:
-            self._settled.set()
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
 
 @dataclass

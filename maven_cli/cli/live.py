@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from maven_cli.errors import StoppedError
-from maven_cli.runner import Stop
+from maven_cli.stopping import Stop
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

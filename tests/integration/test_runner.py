@@ -41,8 +41,9 @@ from maven_cli.intervals import INTERVALS
 from maven_cli.market.candles import WRITE_KEY
 from maven_cli.market.tickers import key
 from maven_cli.passes import candles, tickers
-from maven_cli.runner import Pass, Stop
+from maven_cli.runner import Pass
 from maven_cli.runner import run as run_pass
+from maven_cli.stopping import Stop
 from tests.conftest import TestServices
 from tests.support import Cli, Done, Market
 
