@@ -61,6 +61,7 @@ def record(conn: psycopg.Connection, answers: Sequence[tuple[Removal, Answer]]) 
         load("orders", "removals_answer"),
         {
             "ids": [removal.order_id for removal, _ in answers],
+            "keys": [removal.request_key for removal, _ in answers],
             "kinds": kinds,
             "remaining": [answer.remaining if isinstance(answer, Removed) else None for _, answer in answers],
             "sequences": [answer.sequence if isinstance(answer, Removed) else None for _, answer in answers],
@@ -103,7 +104,7 @@ def settle(conn: psycopg.Connection, ids: Sequence[int]) -> None:
 def fence_stands(conn: psycopg.Connection) -> bool:
     """Whether the settlement fence is there and works for everybody."""
     row = conn.execute(
-        "SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('trades')"
-        " AND tgname = 'maven_trades_fence' AND tgenabled IN ('O', 'A'))"
+        "SELECT count(*) FROM pg_trigger WHERE tgrelid = to_regclass('trades')"
+        " AND tgname IN ('maven_trades_fence', 'maven_trades_fence_update') AND tgenabled IN ('O', 'A')"
     ).fetchone()
-    return row == (True,)
+    return row == (2,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -450,6 +451,40 @@ def test_a_wallet_s_events_are_told_in_the_order_of_its_entries(
     ).fetchall()
     assert len(told) == 2
     assert told == sorted(told)
+
+
+def test_a_held_wallet_costs_no_more_than_the_budget(
+    services: TestServices, exchange: Exchange, database_url: str
+) -> None:
+    """Forty orders on a wallet that somebody holds don't wait one after the other."""
+    orders = [exchange.place(1, quantity="0.1") for _ in range(40)]
+    services.settings = services.settings.model_copy(update={"expiry_budget": timedelta(seconds=1)})
+    with psycopg.connect(database_url) as other:
+        other.execute("SELECT FROM wallets WHERE user_id = 1 FOR NO KEY UPDATE")
+        began = time.monotonic()
+        found = run(services)
+        assert time.monotonic() - began < 8
+    assert (found["expired"], found["busy"], found["backlog"], found["errors"]) == (0, 40, 40, {})
+    assert run(services)["expired"] == len(orders)
+
+
+def test_two_ends_of_one_lock_under_repeatable_read(
+    services: TestServices, exchange: Exchange, database_url: str
+) -> None:
+    """The platform cancels a leg with an old snapshot while the other expires: one of them releases, or starts again."""
+    first = exchange.place(quantity="10", expires=HOUR)
+    lock = exchange.order(first)["lock_id"]
+    exchange.place(quantity="10", price="80", lock_id=lock)
+    with psycopg.connect(database_url) as other:
+        other.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        other.execute("UPDATE orders SET status = 'CANCELED' WHERE id = %s", [first])
+        assert run(services)["expired"] == 1
+        with pytest.raises(psycopg.errors.SerializationFailure):
+            other.execute("SELECT maven_ledger_release(%s)", [[lock]])
+        other.rollback()
+    assert exchange.cancel(first)
+    assert exchange.wallet(1, "BTC") == (100, 0)
+    exchange.books_balance()
 
 
 def test_only_one_pair(services: TestServices, exchange: Exchange) -> None:

@@ -269,6 +269,26 @@ def test_x14_a_later_end_after_the_removal(services: TestServices, market: Marke
     assert market.exchange.conn.execute("SELECT kind, item FROM incidents").fetchall() == [
         ("revived_order", f"order:{order}")
     ]
+    # Placed again, and due again: what the engine said about its earlier life doesn't count.
+    market.engine.place(order, "BTC/USDT", "sell", "100", "10")
+    before = removal(market, order)["request_key"]
+    market.exchange.conn.execute("UPDATE orders SET expires_at = clock_timestamp() WHERE id = %s", [order])
+    assert run(services)["expired"] == 1
+    assert market.engine.book() == {}
+    assert removal(market, order)["request_key"] != before
+    market.exchange.books_balance()
+
+
+def test_a_stale_not_found_is_no_word_of_the_engine(services: TestServices, market: Market) -> None:
+    """It said so before the order changed, and can't be asked any more: that is no answer."""
+    change(services, engine_settle=HOUR, expiry_require_engine=True, engine_grace=HOUR)
+    order = market.exchange.place(1, type="stop_limit", stop_price=Decimal(90))
+    market.exchange.conn.execute("UPDATE orders SET triggered_at = now() WHERE id = %s", [order])
+    assert run(services)["waiting"] == 1
+    market.exchange.conn.execute("UPDATE orders SET price = 99 WHERE id = %s", [order])
+    market.engine.kill()
+    change(services, engine_settle=timedelta(0))
+    assert (run(services)["waiting"], market.exchange.status(order)) == (1, "OPEN")
 
 
 @pytest.mark.parametrize(

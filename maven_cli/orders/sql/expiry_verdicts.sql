@@ -6,7 +6,7 @@
 --   waiting   the engine couldn't be asked, for less than the grace
 --   gone      … for longer
 --
--- Of an order that the engine doesn't know, the last change counts and the time of that answer, whichever is later: what it
+-- That the engine doesn't know an order counts from that answer on, and only if the order hasn't changed since: what it
 -- filled last may have left its book just before. An untriggered stop was never in the book.
 SELECT o.id, o.remaining_quantity, o.updated_at, r.engine_remaining, r.answered_at, r.last_error,
        CASE
@@ -14,9 +14,9 @@ SELECT o.id, o.remaining_quantity, o.updated_at, r.engine_remaining, r.answered_
            WHEN r.engine_remaining = o.remaining_quantity THEN 'agreed'
            WHEN r.answered_at + %(grace)s < now() THEN 'differs'
            ELSE 'settling' END
-       WHEN r.not_found_at IS NOT NULL THEN CASE
+       WHEN r.not_found_at >= o.updated_at THEN CASE
            WHEN o.type IN ('stop_limit', 'stop_market') AND o.triggered_at IS NULL THEN 'agreed'
-           WHEN greatest(o.updated_at, r.not_found_at) + %(settle)s <= now() THEN 'agreed'
+           WHEN r.not_found_at + %(settle)s <= now() THEN 'agreed'
            ELSE 'settling' END
        WHEN r.failed_at + %(grace)s <= now() THEN 'gone'
        ELSE 'waiting' END AS verdict

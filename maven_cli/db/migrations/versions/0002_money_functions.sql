@@ -239,6 +239,9 @@ BEGIN
     SELECT array_agg(l.id ORDER BY l.id) INTO ending FROM locks l
      WHERE l.id = ANY (lock_ids) AND l.ended_at IS NULL AND NOT EXISTS (
            SELECT FROM orders o WHERE o.lock_id = l.id AND o.status IN ('OPEN', 'PARTIALLY_FILLED'));
+    -- Written, not only held: whoever has an older snapshot fails when it takes a lock that we left to its order, instead of
+    -- leaving it to ours.
+    UPDATE locks l SET remaining = l.remaining WHERE l.id = ANY (lock_ids) AND l.ended_at IS NULL AND l.id <> ALL (coalesce(ending, '{}'));
     RETURN QUERY SELECT l.id, l.wallet_id, l.remaining FROM locks l WHERE l.id = ANY (ending) ORDER BY l.id;
     PERFORM maven_ledger_post(array_agg((l.wallet_id, 'unlock', 'lock:' || l.id, l.remaining, -l.remaining, l.id)::maven_posting
                                         ORDER BY l.id))
@@ -507,6 +510,8 @@ BEGIN
     SELECT array_agg(l.id) INTO ending FROM locks l
      WHERE l.id = ANY (shared_locks) AND NOT EXISTS (
            SELECT FROM orders o WHERE o.lock_id = l.id AND o.status IN ('OPEN', 'PARTIALLY_FILLED'));
+    -- As in maven_ledger_release.
+    UPDATE locks l SET remaining = l.remaining WHERE l.id = ANY (shared_locks) AND l.id <> ALL (coalesce(ending, '{}'));
     -- In the order of their events below: a wallet's events are told in the order of its entries.
     SELECT array_agg(x.posting ORDER BY x.position) INTO postings FROM (
         SELECT e.position, (l.wallet_id, 'unlock', 'lock:' || l.id, l.remaining, -l.remaining, l.id)::maven_posting AS posting
