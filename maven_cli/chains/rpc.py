@@ -1,0 +1,310 @@
+"""JSON-RPC over HTTP to one endpoint: batches matched by id, bounded in time, size, rate and concurrency.
+
+What providers do differently is handled here and nowhere else: batches that come back out of order, short, or not at all;
+429 and 503 with or without Retry-After; limits told as JSON-RPC errors; pages of HTML. Every message names the endpoint,
+never its URL, which often is its key.
+
+Neither proxies nor ~/.netrc are used: a node is talked to directly, or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import httpx
+
+from maven_cli import __version__
+from maven_cli.chains import NodeBehindError, NodeDownError
+from maven_cli.errors import ConfigurationError
+from maven_cli.times import format_duration
+
+ATTEMPTS = 4
+BATCH = 100  # calls in one request
+BODY_LIMIT = 64 * 2**20  # bytes of one answer
+
+_FIRST_PAUSE = 0.25  # seconds before the second attempt; twice that before each further one
+_LONGEST_PAUSE = 5.0  # seconds, also when Retry-After asks for more
+_TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+# What providers say, in JSON-RPC, instead of 429.
+_LIMITED = (-32005, -32029, 429)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a node is. rate: requests a second, None for no bound. concurrency: requests at once."""
+
+    name: str
+    url: str
+    rate: float | None = None
+    concurrency: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class RpcError:
+    """A call that the node refused. message: the node's words, in one line of at most 200 characters."""
+
+    code: int
+    message: str
+
+
+Call = tuple[str, Sequence[Any]]
+
+
+class Rpc:
+    """A client of one endpoint. May be used from several threads.
+
+    check: called between requests; what it raises ends the call. timeout: of one request, from its first byte to its
+    last.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, timeout: timedelta, check: Callable[[], None] = lambda: None
+    ) -> None:
+        """Raises ConfigurationError, which names the endpoint and never its address."""
+        self.name = endpoint.name
+        self.requests = 0
+        self._check = check
+        self._timeout = timeout.total_seconds()
+        self._batches = True
+        self._id = 0
+        self._lock = threading.Lock()
+        self._gap = 1 / endpoint.rate if endpoint.rate else 0.0
+        self._next = 0.0
+        self._concurrency = endpoint.concurrency
+        url, auth = _address(endpoint)
+        self._client = httpx.Client(
+            base_url=url,
+            auth=auth,
+            headers={"User-Agent": f"maven/{__version__}", "Content-Type": "application/json"},
+            timeout=httpx.Timeout(self._timeout),
+            limits=httpx.Limits(max_connections=endpoint.concurrency),
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    def call(self, method: str, *params: Any) -> Any:
+        """The result. Raises NodeDownError also for a call that the node refuses."""
+        (result,) = self.batch([(method, params)])
+        if isinstance(result, RpcError):
+            raise NodeDownError(f"node {self.name} refuses {method}: {result.message}")
+        return result
+
+    def batch(self, calls: Sequence[Call], *, size: int = BATCH) -> list[Any]:
+        """The results in the order of the calls, an RpcError for each that the node refused.
+
+        Calls go out `size` at a time, in parallel as far as the endpoint allows. Raises NodeDownError.
+        """
+        parts = [calls[start : start + size] for start in range(0, len(calls), size)]
+        if len(parts) <= 1 or self._concurrency == 1:
+            return [result for part in parts for result in self._part(part)]
+        with ThreadPoolExecutor(min(len(parts), self._concurrency)) as pool:
+            return [result for part in pool.map(self._part, parts) for result in part]
+
+    def close(self) -> None:
+        self._client.close()
+
+    # -------------------------------------------------------------------------------------------------- one request
+
+    def _part(self, calls: Sequence[Call]) -> list[Any]:
+        """One batch; call by call where the node knows no batches."""
+        if len(calls) > 1 and self._batches:
+            results = self._patiently(calls)
+            if results is not None:
+                return results
+            self._batches = False
+        return [self._single(call) for call in calls]
+
+    def _single(self, call: Call) -> Any:
+        results = self._patiently([call])
+        assert results is not None
+        return results[0]
+
+    def _patiently(self, calls: Sequence[Call]) -> list[Any] | None:
+        """The results of one request; None when the node says that it takes no batch. What may be over soon is tried
+        again, after a pause that grows."""
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._send(calls)
+            except _LaterError as later:
+                if attempt + 1 == ATTEMPTS:
+                    raise NodeDownError(f"node {self.name} {later}") from None
+                # Jitter: passes of several chains must not knock in step.
+                pause = max(_FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5), later.after)
+            self._pause(min(pause, _LONGEST_PAUSE))
+        raise AssertionError
+
+    def _send(self, calls: Sequence[Call]) -> list[Any] | None:
+        self._wait_for_turn()
+        with self._lock:
+            self.requests += 1
+            first = self._id + 1
+            self._id += len(calls)
+        asked = [
+            {"jsonrpc": "2.0", "id": first + place, "method": method, "params": list(params)}
+            for place, (method, params) in enumerate(calls)
+        ]
+        single = len(asked) == 1
+        try:
+            status, body, after = self._exchange(json.dumps(asked[0] if single else asked))
+        except httpx.TimeoutException:
+            raise _LaterError(
+                f"gave no answer within {format_duration(timedelta(seconds=self._timeout))}"
+            ) from None
+        except httpx.TransportError as error:
+            raise _LaterError(f"can't be reached: {type(error).__name__}") from None
+        except httpx.HTTPError as error:
+            raise _LaterError(f"sent what isn't HTTP: {type(error).__name__}") from None
+        if status in (401, 403):
+            raise NodeDownError(f"node {self.name} answered HTTP {status}; check the secret of this endpoint")
+        document = _document(body)
+        # Bitcoin Core answers 404 and 500 to calls that it refuses, with JSON; anybody else's 5xx is trouble.
+        if status in _TRY_AGAIN and not (status == 500 and _is_answer(document)):
+            raise _LaterError(f"answered HTTP {status}", after)
+        if single:
+            if isinstance(document, list) and len(document) == 1:
+                document = document[0]
+            if not _is_answer(document):
+                raise _LaterError(f"answered HTTP {status} with what is no JSON-RPC")
+            if document.get("id") not in (first, str(first)):
+                raise _LaterError("answered another question")
+            result = _result(document)
+            if isinstance(result, RpcError) and _is_limit(result):
+                raise _LaterError(f"refuses more: {result.message}", after)
+            return [result]
+        if not isinstance(document, list):
+            # A single error for the whole batch: a limit, or a node without batches.
+            if _is_answer(document):
+                result = _result(document)
+                if isinstance(result, RpcError) and _is_limit(result):
+                    raise _LaterError(f"refuses more: {result.message}", after)
+                return None
+            if status in (400, 404, 405, 413, 415, 422):
+                return None
+            raise _LaterError(f"answered HTTP {status} with what is no JSON-RPC")
+        return self._matched(document, first, len(calls), after)
+
+    def _matched(self, answers: list[Any], first: int, count: int, after: float) -> list[Any]:
+        """Answers belong to their calls by id alone: order and number of what comes back prove nothing."""
+        found: dict[int, Any] = {}
+        for answer in answers:
+            number = answer.get("id") if _is_answer(answer) else None
+            if isinstance(number, str) and number.isdecimal():
+                number = int(number)
+            if type(number) is not int or not first <= number < first + count or number in found:
+                raise _LaterError("answered a batch with what doesn't belong to it")
+            found[number] = _result(answer)
+            if isinstance(found[number], RpcError) and _is_limit(found[number]):
+                raise _LaterError(f"refuses more: {found[number].message}", after)
+        if len(found) != count:
+            raise _LaterError(f"answered {len(found)} of the {count} calls of a batch")
+        return [found[number] for number in range(first, first + count)]
+
+    def _exchange(self, body: str) -> tuple[int, bytes, float]:
+        """Status, body, and the seconds that Retry-After asks for. Bounded as a whole: a read time-out of the client
+        begins anew with every byte that drips in."""
+        end = time.monotonic() + self._timeout
+        chunks: list[bytes] = []
+        size = 0
+        with self._client.stream("POST", "", content=body) as response:
+            for chunk in response.iter_bytes():
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > BODY_LIMIT:
+                    raise NodeDownError(f"node {self.name} sent more than {BODY_LIMIT // 2**20} MiB")
+                if time.monotonic() > end:
+                    raise httpx.ReadTimeout("too slow")
+            return response.status_code, b"".join(chunks), _seconds(response.headers.get("Retry-After"))
+
+    # ------------------------------------------------------------------------------------------------------ patience
+
+    def _wait_for_turn(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            turn = max(now, self._next)
+            self._next = turn + self._gap
+        self._pause(turn - now)
+
+    def _pause(self, seconds: float) -> None:
+        """Waits, and looks up every quarter of a second whether it should go on."""
+        end = time.monotonic() + seconds
+        self._check()
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.25))
+            self._check()
+
+
+class _LaterError(Exception):
+    """Nothing usable, which may be over soon. after: seconds that the node asked to be left alone."""
+
+    def __init__(self, reason: str, after: float = 0.0) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+def require(value: Any, name: str, what: str) -> Any:
+    """The value, unless the node has none. Raises NodeBehindError."""
+    if value is None:
+        raise NodeBehindError(f"node {name} has no {what}")
+    return value
+
+
+def _document(body: bytes) -> Any:
+    """The JSON with exact numbers; None for anything else."""
+    try:
+        return json.loads(body, parse_float=Decimal, parse_constant=lambda _: None)
+    except (ValueError, ArithmeticError, RecursionError):
+        return None
+
+
+def _is_answer(document: Any) -> bool:
+    return isinstance(document, dict) and ("result" in document or document.get("error") is not None)
+
+
+def _result(answer: dict[str, Any]) -> Any:
+    error = answer.get("error")
+    if error is None:
+        return answer.get("result")
+    if not isinstance(error, dict):
+        return RpcError(0, _line(error))
+    code = error.get("code")
+    return RpcError(code if type(code) is int else 0, _line(error.get("message")))
+
+
+def _is_limit(error: RpcError) -> bool:
+    words = error.message.lower()
+    # The same code also stands for "more than 10,000 results", which no waiting mends.
+    return error.code in _LIMITED and ("rate" in words or "request" in words or "second" in words)
+
+
+def _line(text: Any) -> str:
+    line = " ".join(str(text).split())
+    return line if len(line) <= 200 else line[:199] + "…"
+
+
+def _seconds(text: str | None) -> float:
+    """Retry-After in seconds; as a date it isn't worth its parser."""
+    return float(text) if text is not None and text.isdecimal() and len(text) < 6 else 0.0
+
+
+def _address(endpoint: Endpoint) -> tuple[httpx.URL, httpx.BasicAuth | None]:
+    """The URL without its user, and the user."""
+    try:
+        url = httpx.URL(endpoint.url)
+        good = url.scheme in ("http", "https") and bool(url.host)
+    except (httpx.InvalidURL, ValueError):
+        good = False
+    if not good:
+        raise ConfigurationError(
+            f"the secret of endpoint {endpoint.name} is not an address like https://host:port/path"
+        )
+    auth = httpx.BasicAuth(url.username, url.password) if url.userinfo else None
+    return url.copy_with(userinfo=b""), auth
