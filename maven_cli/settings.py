@@ -175,6 +175,24 @@ class Settings(BaseSettings):
         "Time after which a pass leaves the delivery of events to the next one.",
         timedelta(seconds=5),
     )
+    node_timeout: Duration = _at_least(
+        timedelta(milliseconds=100),
+        "The longest wait for one answer of a blockchain node.",
+        timedelta(seconds=15),
+    )
+    scan_blocks: int = Field(
+        1000, ge=1, description="The most blocks of one chain that a scan reads before it leaves the rest."
+    )
+    scan_budget: Duration = _at_least(
+        timedelta(seconds=1),
+        "Time after which a scan leaves the rest of a chain to the next one.",
+        timedelta(seconds=45),
+    )
+    credit_evidence_max_age: Duration = _at_least(
+        timedelta(seconds=1),
+        "How old the look at the chain may be on which a deposit is credited; an older one is repeated.",
+        timedelta(minutes=2),
+    )
     statement_timeout: Duration = _at_least(
         timedelta(seconds=1),
         "The longest that one SQL statement of a pass may run.",

@@ -36,6 +36,10 @@ TRIGGERS = {
     "maven_adjustments_guard": "ledger_adjustments",
     "maven_adjustments_no_truncate": "ledger_adjustments",
     "maven_outbox_sealed": "outbox",
+    "maven_deposits_made": "deposits",
+    "maven_deposits_changed": "deposits",
+    "maven_deposits_guard": "deposits",
+    "maven_deposits_no_delete": "deposits",
 }
 
 
