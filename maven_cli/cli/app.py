@@ -18,6 +18,11 @@ GROUPS: dict[str, tuple[str, str]] = {
     "candles": ("maven_cli.cli.candles", "OHLCV candles of nine intervals, without gaps."),
     "trades": ("maven_cli.cli.trades", "Bring trades in."),
     "orders": ("maven_cli.cli.orders", "Orders past their end: expire them, look at them."),
+    "deposits": (
+        "maven_cli.cli.deposits",
+        "Deposits on every chain: found, followed to finality, credited once.",
+    ),
+    "chains": ("maven_cli.cli.chains", "Chains, their nodes, tokens and deposit addresses."),
     "pairs": ("maven_cli.cli.pairs", "List, add, activate and halt trading pairs."),
     "dlq": ("maven_cli.cli.dlq", "Dead letters: items that failed; look at them, retry or discard them."),
     "circuits": (
@@ -42,11 +47,22 @@ PASSES = (
     "candles gaps",
     "candles verify",
     "orders expire",
+    "deposits scan",
+    "deposits confirm",
+    "deposits credit",
     "events relay",
     "audit",
 )
 # The platform's own spellings.
-ALIASES = {"ticker": "tickers", "candle": "candles", "trade": "trades", "pair": "pairs", "order": "orders"}
+ALIASES = {
+    "ticker": "tickers",
+    "candle": "candles",
+    "trade": "trades",
+    "pair": "pairs",
+    "order": "orders",
+    "deposit": "deposits",
+    "chain": "chains",
+}
 
 
 class LazyGroup(Group):

@@ -143,6 +143,7 @@ def read_file(path: Path) -> list[dict[str, Any]]:
             _address(one, written, _INTERNAL, ("address", "label")) for one in parts["internal"]
         ]
         chains.append(chain)
+        _no_address_twice(parts["addresses"])
     if problems:
         problems = sorted(set(problems))
         shown = "; ".join(f"line {line}: {what}" for line, what in problems[:10])
@@ -249,6 +250,18 @@ def _address(
     return table.values
 
 
+def _no_address_twice(tables: Sequence[_Table]) -> None:
+    seen: dict[bytes, _Table] = {}
+    for table in tables:
+        if key := table.values.get("key"):
+            first = seen.setdefault(key, table)
+            if first is not table:
+                table.wrong(
+                    "address",
+                    f"{table.values['address']} stands in line {first.lines.get('address', first.line)} already",
+                )
+
+
 def _number(value: Any) -> Decimal | None:
     if type(value) in (int, str, Decimal):
         try:
@@ -281,14 +294,14 @@ def _keys(text: str, start: int) -> dict[str, int]:
     return keys
 
 
-def write(conn: psycopg.Connection, chains: Sequence[dict[str, Any]]) -> Written:
-    """Writes what `read_file` returned, in one transaction of its own.
+def write(conn: psycopg.Connection, chains: Sequence[dict[str, Any]], *, dry_run: bool = False) -> Written:
+    """Writes what `read_file` returned, in one transaction of its own; dry_run rolls it back.
 
     Raises UsageError for what the database already says otherwise and can't be changed under deposits that are on their way:
     a chain's family or identity, a token's decimals or asset.
     """
     counts = dict.fromkeys(("chains", "endpoints", "tokens", "addresses", "internal"), 0)
-    with conn.transaction():
+    with conn.transaction(force_rollback=dry_run):
         known = {chain.name: chain for chain in all_chains(conn)}
         for chain in chains:
             if old := known.get(chain["name"]):

@@ -1,0 +1,131 @@
+"""`maven chains`: which chains are watched, from where, and how far each was read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from maven_cli.cli.command import command, current
+from maven_cli.cli.options import Reason, check_reason
+from maven_cli.cli.output import Column, Result, table
+from maven_cli.cli.parsing import Group
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(cls=Group, no_args_is_help=True, help="Chains, their nodes, tokens and deposit addresses.")
+
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="As in: maven chains list")]
+
+
+@command(app, "list")
+def list_() -> Result:
+    """Show every chain: its state, its newest block, and how far it was read."""
+    from maven_cli.db.connection import session
+    from maven_cli.deposits import read
+
+    with session(current().services.database_url, "chains list") as conn:
+        rows = read.chains(conn)
+    return Result(rows, lambda out: _listed(out, rows))
+
+
+def _listed(out: Console, rows: list[dict[str, Any]]) -> None:
+    columns = [
+        Column("CHAIN"),
+        Column("STATE"),
+        Column("HEAD", True),
+        Column("READ", True),
+        Column("FINAL", True),
+        Column("CONFIRMATIONS", True),
+        Column("ENDPOINTS", True),
+        Column("TOKENS", True),
+        Column("ADDRESSES", True),
+        Column("REASON"),
+    ]
+    table(
+        out,
+        columns,
+        [
+            [
+                row["name"],
+                row["state"].lower(),
+                *(
+                    "-" if row[name] is None else str(row[name])
+                    for name in ("head", "cursor", "final_cursor")
+                ),
+                str(row["confirmations"]),
+                str(row["endpoints"]),
+                str(row["tokens"]),
+                str(row["addresses"]),
+                row["state_reason"] or "",
+            ]
+            for row in rows
+        ],
+        empty="there are no chains yet: maven chains add FILE",
+    )
+
+
+@command(app, "add")
+def add(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A TOML file; docs/reference/chains-file.md says how it is written."
+        ),
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the file, and write nothing.")] = False,
+) -> Result:
+    """Add chains, endpoints, tokens and addresses, or bring them in line with a file. All of it, or nothing."""
+    from maven_cli.db.connection import session
+    from maven_cli.deposits import config
+
+    chains = config.read_file(file)
+    with session(current().services.database_url, "chains add") as conn:
+        written = config.write(conn, chains, dry_run=dry_run)
+
+    def tell(out: Console) -> None:
+        parts = ("chains", "endpoints", "tokens", "addresses", "internal")
+        counts = ", ".join(f"{getattr(written, name)} {name}" for name in parts)
+        out.print(f"{'Would write' if dry_run else 'Wrote'} {counts}", markup=False)
+
+    return Result(written, tell)
+
+
+@command(app, "pause")
+def pause(
+    names: Names,
+    reason: Reason,
+) -> Result:
+    """Stop every pass on chains: nothing is scanned, confirmed or credited there until they are resumed."""
+    return _set(names, "PAUSED", check_reason(reason))
+
+
+@command(app, "resume")
+def resume(names: Names) -> Result:
+    """Let the passes go on with chains that were paused, or halted by a reorganisation that somebody has looked at."""
+    return _set(names, "ACTIVE", None)
+
+
+def _set(names: list[str], state: str, reason: str | None) -> Result:
+    from maven_cli.cli.operator import operator_name
+    from maven_cli.db.connection import session
+    from maven_cli.deposits.chains import resolve_chains, set_state
+
+    if reason is not None:
+        reason = f"{reason} ({operator_name(current().settings)})"
+    with session(current().services.database_url, f"chains {state.lower()}") as conn, conn.transaction():
+        chains = sorted(resolve_chains(conn, names), key=lambda chain: chain.id)
+        data = [
+            {"name": chain.name, "state": state, "changed": set_state(conn, chain, state, reason)}
+            for chain in chains
+        ]
+
+    def tell(out: Console) -> None:
+        for row in data:
+            out.print(
+                f"{row['name']} {'is now' if row['changed'] else 'was already'} {state.lower()}", markup=False
+            )
+
+    return Result(data, tell)
