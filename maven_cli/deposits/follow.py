@@ -110,7 +110,6 @@ def judge(candidate: Candidate, sighting: Sighting, endpoint: str, chain: Chain)
     assert sighting.digest is not None
     evidence = {
         "endpoint": endpoint,
-        "block": chain.notation.write_block_hash(block.hash),
         "height": block.height,
         "digest": sighting.digest.hex(),
         "confirmations": candidate.confirmations,

@@ -6,7 +6,8 @@ WITH given AS MATERIALIZED (
      ORDER BY d.id FOR NO KEY UPDATE OF d
 )
 UPDATE deposits d
-   SET status = 'CONFIRMED', verified_at = now(), verified_epoch = %(epoch)s, evidence = g.evidence, confirmed_at = now(),
+   SET status = 'CONFIRMED', verified_at = now(), verified_epoch = %(epoch)s, evidence = g.evidence || jsonb_build_object('block', maven_hash_text(c.family, d.block_hash)),
+       confirmed_at = now(),
        missing_since = NULL, updated_at = now()
-  FROM given g WHERE d.id = g.id
+  FROM given g, chains c WHERE d.id = g.id AND c.id = d.chain_id
 RETURNING d.id, d.confirmations
