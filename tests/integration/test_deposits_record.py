@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import psycopg
 import pytest
 
-from maven_cli.chains import Transfer
 from maven_cli.deposits import record
+from maven_cli.deposits.chains import ChainMovedError
 from maven_cli.passes.deposits_credit import credit
 from tests.conftest import TestServices
 from tests.deposit_books import CONTRACT, DepositBooks, block, digest, key
@@ -82,7 +83,7 @@ def test_d06_orphaned_and_found_again(books: DepositBooks) -> None:
     assert found.orphaned == [number]
     assert books.rows("status", "confirmations", "verified_at", "evidence") == [("ORPHANED", 0, None, None)]
     assert books.chain.reorg_epoch == 1
-    again = Transfer(**{**_fields(transfer), "block": block(101, "fork")})
+    again = replace(transfer, block=block(101, "fork"))
     assert books.detect(again) == [number]
     assert books.rows("status", "block_hash") == [("PENDING", block(101, "fork").hash)]
     assert [event.split(":")[0] for event in books.events()] == [
@@ -107,7 +108,7 @@ def test_d07_a_credited_one_is_never_debited(books: DepositBooks, services: Test
     ).fetchall()
     assert incident == [(f"deposit:{number}", "0.5", "ETH")]
     # The same transaction in another block: nothing is wrong any more, and nothing is credited again.
-    books.record(Transfer(**{**_fields(transfer), "block": block(101, "fork")}))
+    books.record(replace(transfer, block=block(101, "fork")))
     assert books.rows("status", "block_height") == [("CREDITED", 101)]
     assert books.conn.execute("SELECT count(*) FROM incidents WHERE resolved_at IS NULL").fetchone() == (0,)
     assert credited(services) == 0
@@ -199,9 +200,9 @@ def test_d38_amounts_are_exact(books: DepositBooks, services: TestServices) -> N
 
 def test_another_pass_moved_the_cursor(books: DepositBooks) -> None:
     _read_up_to(books, 105)
-    with pytest.raises(record.ChainMovedError), books.conn.transaction():
+    with pytest.raises(ChainMovedError), books.conn.transaction():
         record.advance(books.conn, books.chain, (104, block(104).hash), [block(106)], 106)
-    with pytest.raises(record.ChainMovedError), books.conn.transaction():
+    with pytest.raises(ChainMovedError), books.conn.transaction():
         record.rewind(books.conn, books.chain, block(99), (105, block(105, "fork").hash))
     with books.conn.transaction():
         record.advance(books.conn, books.chain, (105, block(105).hash), [block(106)], 106)
@@ -221,7 +222,3 @@ def _read_up_to(books: DepositBooks, height: int) -> None:
             [block(number) for number in range(99, height + 1)],
             height,
         )
-
-
-def _fields(transfer: Transfer) -> dict[str, object]:
-    return {name: getattr(transfer, name) for name in Transfer.__dataclass_fields__}
