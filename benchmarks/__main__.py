@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import backfill, candles, expiry, memory, processes, publishing, tickers
+from benchmarks import backfill, candles, deposits, expiry, memory, processes, publishing, tickers
 from benchmarks.bench import Bench, started
 
 # In this order: the later ones close minutes that the earlier ones want to find open.
@@ -20,6 +20,7 @@ GOALS: dict[str, Callable[[Bench], None]] = {
     "P6": expiry.expiring,
     "MIDNIGHT": expiry.midnight,
     "P7": expiry.idle,
+    "P8": deposits.crediting,
     "P9": processes.start_up,
     "P10": processes.resident,
     "P11": memory.memory,

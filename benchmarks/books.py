@@ -6,6 +6,7 @@ Every user has a BTC and a USDT wallet. Orders go around the users in turn, half
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import psycopg
 
@@ -76,3 +77,17 @@ def add_orders(
             conn.execute(_ENTRIES)
             conn.execute(_ORDERS, {"due": due, "every": every, "start": start})
     conn.execute("VACUUM (FREEZE, ANALYZE)")
+
+
+def cloud_event(name: str, aggregate: str, moment: datetime, data: dict[str, Any]) -> dict[str, Any]:
+    """An event as the usual design would write it, the same content as ours."""
+    return {
+        "specversion": "1.0",
+        "id": name,
+        "source": "/maven",
+        "type": name.partition(":")[0],
+        "subject": aggregate,
+        "time": moment.isoformat(),
+        "datacontenttype": "application/json",
+        "data": data,
+    }

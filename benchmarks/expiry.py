@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from statistics import median, quantiles
-from typing import Any
 
 import psycopg
 from psycopg.types.json import Json
@@ -267,26 +266,13 @@ def _one_by_one(conn: psycopg.Connection, assets: dict[str, int], count: int) ->
                 _EVENTS,
                 [
                     *names[:2],
-                    Json(_cloud_event(names[0], names[1], as_of, expired)),
+                    Json(books.cloud_event(names[0], names[1], as_of, expired)),
                     names[2],
                     f"wallet:{wallet[0]}",
-                    Json(_cloud_event(names[2], f"wallet:{wallet[0]}", as_of, unlocked)),
+                    Json(books.cloud_event(names[2], f"wallet:{wallet[0]}", as_of, unlocked)),
                 ],
                 prepare=True,
             )
-
-
-def _cloud_event(name: str, aggregate: str, moment: datetime, data: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "specversion": "1.0",
-        "id": name,
-        "source": "/maven",
-        "type": name.partition(":")[0],
-        "subject": aggregate,
-        "time": moment.isoformat(),
-        "datacontenttype": "application/json",
-        "data": data,
-    }
 
 
 def _check(conn: psycopg.Connection, ended: int, usual: int | None) -> None:

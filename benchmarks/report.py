@@ -16,6 +16,7 @@ PLATFORM = {
     "tickers": "the platform: 50–150 ms / 10 pairs",
     "candles": "the platform: 100–200 ms (1m), 200–400 ms (1h), 300–600 ms (1d) / 10 pairs",
     "expiry": "the platform: 20–50 ms / 100 active orders",
+    "credit": "the platform: 50–150 ms per credit",
 }
 
 

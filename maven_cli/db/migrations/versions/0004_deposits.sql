@@ -159,8 +159,7 @@ CREATE TABLE deposits (
                AND confirmed_at IS NOT NULL AND evidence IS NOT NULL),
     CONSTRAINT ck_deposits_credited
         CHECK ((credited_at IS NOT NULL) = (wallet_id IS NOT NULL) AND (credited_at IS NOT NULL) = (entry_seq IS NOT NULL)
-               AND (status <> 'CREDITED' OR credited_at IS NOT NULL)),
-    CONSTRAINT fk_deposits_entry FOREIGN KEY (wallet_id, entry_seq) REFERENCES ledger_entries (wallet_id, seq)
+               AND (status <> 'CREDITED' OR credited_at IS NOT NULL))
 ) WITH (fillfactor = 80);
 CREATE INDEX ix_deposits_following ON deposits (chain_id, block_height) WHERE status IN ('PENDING', 'CONFIRMING');
 CREATE INDEX ix_deposits_confirmed ON deposits (id) WHERE status = 'CONFIRMED';

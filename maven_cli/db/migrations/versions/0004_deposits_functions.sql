@@ -26,13 +26,13 @@ BEGIN
 END $$;
 
 -- A transaction's or a block's hash in its chain's usual notation.
-CREATE FUNCTION maven_hash_text(family text, hash bytea) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+CREATE FUNCTION maven_hash_text(family text, hash bytea) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT CASE family WHEN 'evm' THEN '0x' || encode(hash, 'hex') WHEN 'solana' THEN maven_base58(hash) ELSE encode(hash, 'hex') END
 $$;
 
 -- What identifies a deposit for ever: the reference of its ledger entry and the middle of its events' ids.
 CREATE FUNCTION maven_deposit_reference(chain text, family text, tx_hash bytea, kind text, ordinal integer) RETURNS text
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT chain || ':' || maven_hash_text(family, tx_hash) || ':' || kind || ':' || ordinal
 $$;
 
@@ -160,17 +160,25 @@ BEGIN
     RETURN true;
 END $$;
 
--- A deposit's states and blocks, as they followed each other, whoever changed them.
-CREATE FUNCTION maven_deposit_changed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+-- A deposit's states and blocks, as they followed each other, whoever changed them. By statement: crediting changes
+-- hundreds of rows at once.
+CREATE FUNCTION maven_deposits_made() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     INSERT INTO deposit_history (deposit_id, status, block_height, block_hash, detail)
-    VALUES (NEW.id, NEW.status, NEW.block_height, NEW.block_hash, NEW.reason);
+    SELECT id, status, block_height, block_hash, reason FROM made ORDER BY id;
     RETURN NULL;
 END $$;
-CREATE TRIGGER maven_deposits_made AFTER INSERT ON deposits FOR EACH ROW EXECUTE FUNCTION maven_deposit_changed();
-CREATE TRIGGER maven_deposits_changed AFTER UPDATE ON deposits FOR EACH ROW
-    WHEN ((OLD.status, OLD.block_hash, OLD.reason) IS DISTINCT FROM (NEW.status, NEW.block_hash, NEW.reason))
-    EXECUTE FUNCTION maven_deposit_changed();
+CREATE TRIGGER maven_deposits_made AFTER INSERT ON deposits REFERENCING NEW TABLE AS made
+    FOR EACH STATEMENT EXECUTE FUNCTION maven_deposits_made();
+CREATE FUNCTION maven_deposits_changed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    INSERT INTO deposit_history (deposit_id, status, block_height, block_hash, detail)
+    SELECT a.id, a.status, a.block_height, a.block_hash, a.reason FROM after a JOIN before b ON b.id = a.id
+     WHERE (b.status, b.block_hash, b.reason) IS DISTINCT FROM (a.status, a.block_hash, a.reason) ORDER BY a.id;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER maven_deposits_changed AFTER UPDATE ON deposits REFERENCING OLD TABLE AS before NEW TABLE AS after
+    FOR EACH STATEMENT EXECUTE FUNCTION maven_deposits_changed();
 
 -- What was credited stays credited: its identity, its amount and its entry don't change any more.
 CREATE FUNCTION maven_deposit_guard() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -192,4 +200,4 @@ CREATE TRIGGER maven_deposits_no_delete BEFORE DELETE ON deposits FOR EACH ROW W
     EXECUTE FUNCTION maven_deposit_guard();
 
 REVOKE EXECUTE ON FUNCTION maven_base58, maven_hash_text, maven_deposit_reference, maven_deposit_events, maven_credit_deposits,
-    maven_fail_deposit, maven_deposit_changed, maven_deposit_guard FROM PUBLIC;
+    maven_fail_deposit, maven_deposits_made, maven_deposits_changed, maven_deposit_guard FROM PUBLIC;
