@@ -12,13 +12,19 @@ import psycopg
 from maven_cli.chains import Family, Head, Notation
 from maven_cli.chains.families import notation
 from maven_cli.db.queries import load
-from maven_cli.errors import TryLaterError, UsageError
+from maven_cli.errors import MavenError, TryLaterError, UsageError
 
 Finality = Literal["confirmations", "safe", "finalized"]
 
 
 class ChainMovedError(TryLaterError):
     """The chain was halted, reorganised or read by somebody else meanwhile; the next pass goes on from there."""
+
+
+class ChainHaltedError(MavenError):
+    """The chain was reorganised deeper than maven can follow; a person decides."""
+
+    exit_code = 1
 
 
 @dataclass(frozen=True)

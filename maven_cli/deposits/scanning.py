@@ -16,7 +16,15 @@ import psycopg
 
 from maven_cli.chains import Block, Node, NodeBehindError, Scan
 from maven_cli.deposits import record
-from maven_cli.deposits.chains import Chain, ChainMovedError, Progress, hold, progress, set_state
+from maven_cli.deposits.chains import (
+    Chain,
+    ChainHaltedError,
+    ChainMovedError,
+    Progress,
+    hold,
+    progress,
+    set_state,
+)
 from maven_cli.deposits.endpoints import Pinned
 from maven_cli.operations import incidents
 from maven_cli.runner import Pass
@@ -188,7 +196,7 @@ class Scanner:
                 f"chain:{self.chain.name}",
                 f"{self.chain.name} halted: {reason}; compare with another source, then: maven chains rescan {self.chain.name} --from N",
             )
-        raise NodeBehindError(f"{self.chain.name} halted: {reason}; see: maven incidents list")
+        raise ChainHaltedError(f"{self.chain.name} halted: {reason}; see: maven incidents list")
 
     # ------------------------------------------------------------------------------------------------------- reading
 

@@ -10,10 +10,19 @@ import psycopg
 
 from maven_cli.db.failures import explain
 from maven_cli.deposits.chains import Chain
-from maven_cli.errors import DatabaseDownError, DependencyDownError, MavenError, StoppedError
+from maven_cli.errors import (
+    ConfigurationError,
+    DatabaseDownError,
+    DependencyDownError,
+    MavenError,
+    StoppedError,
+    TryLaterError,
+)
 from maven_cli.runner import Pass
 
 T = TypeVar("T")
+# A node, a moment, the configuration: what can be wrong with a pass as a whole.
+WHOLE = (DependencyDownError.exit_code, TryLaterError.exit_code, ConfigurationError.exit_code)
 
 
 def side_by_side(
@@ -57,6 +66,6 @@ def side_by_side(
     if len(failures) == len(chains):
         if all(isinstance(failure, DependencyDownError) for failure in failures):
             current.log.error("chain.monitoring", "Blockchain monitoring is not active!")
-        if len({failure.exit_code for failure in failures}) == 1:
+        if len({failure.exit_code for failure in failures}) == 1 and failures[0].exit_code in WHOLE:
             raise failures[0]
     return [result for result in results if not isinstance(result, MavenError)]
