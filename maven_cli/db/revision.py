@@ -6,7 +6,7 @@ import psycopg
 
 from maven_cli.errors import SchemaError
 
-REVISION = "0002"
+REVISION = "0003"
 # A table of our own: the platform may use Alembic too, on the same database.
 VERSION_TABLE = "maven_schema_version"
 
