@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 WRAPPED_SOL = "So11111111111111111111111111111111111111112"
 
@@ -130,8 +130,8 @@ class SolanaChain:
         """A payment in a transaction that fails, and is in its block all the same."""
         return str(self._call("fail", to=to, lamports=lamports))
 
-    def create_token(self, decimals: int = 6, program: Literal["token", "token-2022"] = "token") -> str:
-        """A new mint; the bank holds 10^15 units of it."""
+    def create_token(self, decimals: int = 6, program: str = "token") -> str:
+        """A new mint of the program `token` or `token-2022`; the bank holds 10^15 units of it."""
         return str(self._call("create_token", decimals=decimals, program=program))
 
     def account_of(self, mint: str, owner: str) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from base58 import b58encode
+from solders.account import Account
 from solders.address_lookup_table_account import AddressLookupTableAccount
 from solders.hash import Hash
 from solders.instruction import Instruction
@@ -31,6 +32,7 @@ TOKEN = Pubkey.from_string("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA")
 TOKEN_2022 = Pubkey.from_string("TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb")
 WRAPPED_SOL = Pubkey.from_string("So11111111111111111111111111111111111111112")
 
+SOL = 10**9  # lamports
 ACCOUNT_SIZE = 165  # bytes of a token account without extensions
 RECENT = 150  # blocks for which a hash may be named by transactions, and a status is found without history
 
@@ -65,6 +67,9 @@ class Chain:
         self.bank = Keypair()
         self.keys = {self.bank.pubkey(): self.bank}
         self.svm.airdrop(self.bank.pubkey(), 10**17)
+        # Wrapped SOL's mint is in the genesis of every cluster: 9 decimals, initialised, of nobody.
+        wrapped = bytes(44) + bytes([9, 1]) + bytes(36)
+        self.svm.set_account(WRAPPED_SOL, Account(SOL, wrapped, TOKEN))
         self.lag = 0
         self.oldest = 0
         self.genesis = str(Hash(secrets.token_bytes(32)))
@@ -139,8 +144,8 @@ class Chain:
 
     # ------------------------------------------------------------------------------------------------ transactions
 
-    def execute(self, transaction: VersionedTransaction) -> str:
-        """Into the open slot. Refused like by a validator when it couldn't even pay its fee."""
+    def execute(self, transaction: VersionedTransaction) -> tuple[str, Any]:
+        """Into the open slot: its signature, and its error. Refused like by a validator when it couldn't even pay its fee."""
         with self.lock:
             message = transaction.message
             recent = sorted(self.blocks, reverse=True)[:RECENT]
@@ -181,15 +186,16 @@ class Chain:
             self.pending.append(document)
             if self.auto:
                 self.mine()
-            return str(transaction.signatures[0])
+            return str(transaction.signatures[0]), error
 
     def send(
         self,
         instructions: Sequence[Instruction],
         *signers: Keypair,
         table: AddressLookupTableAccount | None = None,
+        fail: bool = False,
     ) -> str:
-        """The bank pays the fee, unless other signers are named."""
+        """The bank pays the fee, unless other signers are named. fail: whether the transaction is meant to."""
         signers = signers or (self.bank,)
         recent = Hash.from_string(self.tip.hash)
         message: Message | MessageV0
@@ -197,7 +203,9 @@ class Chain:
             message = Message.new_with_blockhash(instructions, signers[0].pubkey(), recent)
         else:
             message = MessageV0.try_compile(signers[0].pubkey(), instructions, [table], recent)
-        return self.execute(VersionedTransaction(message, signers))
+        signature, error = self.execute(VersionedTransaction(message, signers))
+        assert (error is not None) == fail, f"the transaction {'failed' if error else 'took effect'}: {error}"
+        return signature
 
     def _loaded(self, message: Any) -> tuple[list[Pubkey], list[Pubkey]]:
         writable, readonly = list[Pubkey](), list[Pubkey]()
@@ -244,7 +252,8 @@ class Chain:
 
     def decimals(self, mint: Pubkey) -> int:
         account = self.svm.get_account(mint)
-        return 9 if account is None or mint == WRAPPED_SOL else account.data[44]
+        assert account is not None
+        return account.data[44]
 
 
 def is_token_account(data: bytes) -> bool:

@@ -166,7 +166,7 @@ class Answers:
     def sendTransaction(self, raw: str, config: dict[str, Any] | None = None) -> str:
         if (config or {}).get("encoding") != "base64":
             raise RefusedError(-32602, "only base64 is spoken here")
-        return self._chain.execute(VersionedTransaction.from_bytes(b64decode(raw)))
+        return self._chain.execute(VersionedTransaction.from_bytes(b64decode(raw)))[0]
 
     def requestAirdrop(self, address: str, lamports: int) -> str:
         return Wallets(self._chain).pay_sol(address, lamports)

@@ -65,7 +65,7 @@ class Wallets:
             # More than the sender has: the transfers before it are taken back.
             instructions.append(_transfer(source.pubkey(), source.pubkey(), 2**63))
         table = self._table([Pubkey.from_string(to) for to, _ in payments]) if via_table else None
-        return self._chain.send(instructions, *dict.fromkeys([feeder, source]), table=table)
+        return self._chain.send(instructions, *dict.fromkeys([feeder, source]), table=table, fail=fail)
 
     def fail(self, to: str, lamports: int) -> str:
         """A payment in a transaction that fails, and is in its block all the same."""
@@ -136,7 +136,7 @@ class Wallets:
             )
         if fail:
             instructions.append(_transfer(source.pubkey(), source.pubkey(), 2**63))
-        return chain.send(instructions, *dict.fromkeys([feeder, source]))
+        return chain.send(instructions, *dict.fromkeys([feeder, source]), fail=fail)
 
     def account_of(self, mint: str, owner: str) -> str:
         """The associated token account."""
@@ -234,7 +234,8 @@ class Wallets:
 
     def _program(self, mint: Pubkey) -> Pubkey:
         account = self._chain.svm.get_account(mint)
-        return TOKEN if account is None or mint == WRAPPED_SOL else account.owner
+        assert account is not None
+        return account.owner
 
     def _make_account(self, payer: Pubkey, owner: Pubkey, mint: Pubkey, program: Pubkey) -> Instruction:
         """CreateIdempotent of the Associated Token program."""
