@@ -13,7 +13,7 @@
         chain.url                                       # for an endpoint
 
 Everything is final at once, until `finalize_later`. There are no forks: what a validator would drop never was final, and
-only what is final is read. docs of maven_cli/chains/solana say what that leaves unproven.
+only what is final is read. docs/explanation/solana.md says what that leaves unproven.
 """
 
 from __future__ import annotations
@@ -110,10 +110,13 @@ class SolanaChain:
         sender: str | None = None,
         payer: str | None = None,
         via_table: bool = False,
+        version_1: bool = False,
     ) -> str:
         """payer: of the fee, the sender by default. via_table: a transaction of version 0, which names the receiver by an
-        address lookup table."""
-        return self.pay_many([(to, lamports)], sender=sender, payer=payer, via_table=via_table)
+        address lookup table. version_1: one of version 1. Else it is a legacy transaction."""
+        return self.pay_many(
+            [(to, lamports)], sender=sender, payer=payer, via_table=via_table, version_1=version_1
+        )
 
     def pay_many(
         self,
@@ -122,9 +125,19 @@ class SolanaChain:
         sender: str | None = None,
         payer: str | None = None,
         via_table: bool = False,
+        version_1: bool = False,
     ) -> str:
         """Several payments of one transaction."""
-        return str(self._call("pay_many", payments=payments, sender=sender, payer=payer, via_table=via_table))
+        return str(
+            self._call(
+                "pay_many",
+                payments=payments,
+                sender=sender,
+                payer=payer,
+                via_table=via_table,
+                version_1=version_1,
+            )
+        )
 
     def fail(self, to: str, lamports: int) -> str:
         """A payment in a transaction that fails, and is in its block all the same."""

@@ -23,7 +23,7 @@ from solders.hash import Hash
 from solders.instruction import Instruction
 from solders.keypair import Keypair
 from solders.litesvm import LiteSVM
-from solders.message import Message, MessageV0
+from solders.message import Message, MessageV0, MessageV1
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 from solders.transaction_metadata import FailedTransactionMetadata, TransactionMetadata
@@ -35,6 +35,9 @@ WRAPPED_SOL = Pubkey.from_string("So11111111111111111111111111111111111111112")
 SOL = 10**9  # lamports
 ACCOUNT_SIZE = 165  # bytes of a token account without extensions
 RECENT = 150  # blocks for which a hash may be named by transactions, and a status is found without history
+
+
+_VERSIONS: dict[type, int | str] = {Message: "legacy", MessageV0: 0, MessageV1: 1}
 
 
 class RefusedError(Exception):
@@ -163,7 +166,7 @@ class Chain:
             else:
                 metadata, error = result, None
             document = {
-                "version": 0 if isinstance(message, MessageV0) else "legacy",
+                "version": _VERSIONS[type(message)],
                 "transaction": _json_of(transaction),
                 "meta": {
                     "err": error,
@@ -193,13 +196,16 @@ class Chain:
         instructions: Sequence[Instruction],
         *signers: Keypair,
         table: AddressLookupTableAccount | None = None,
+        version_1: bool = False,
         fail: bool = False,
     ) -> str:
         """The bank pays the fee, unless other signers are named. fail: whether the transaction is meant to."""
         signers = signers or (self.bank,)
         recent = Hash.from_string(self.tip.hash)
-        message: Message | MessageV0
-        if table is None:
+        message: Message | MessageV0 | MessageV1
+        if version_1:
+            message = MessageV1.try_compile(signers[0].pubkey(), instructions, recent)
+        elif table is None:
             message = Message.new_with_blockhash(instructions, signers[0].pubkey(), recent)
         else:
             message = MessageV0.try_compile(signers[0].pubkey(), instructions, [table], recent)
@@ -293,4 +299,6 @@ def _json_of(transaction: VersionedTransaction) -> dict[str, Any]:
             }
             for item in message.address_table_lookups
         ]
+    if isinstance(message, MessageV1):
+        document["transactionConfig"] = {}
     return {"signatures": [str(item) for item in transaction.signatures], "message": document}

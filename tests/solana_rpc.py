@@ -169,7 +169,7 @@ class Answers:
         return self._chain.execute(VersionedTransaction.from_bytes(b64decode(raw)))[0]
 
     def requestAirdrop(self, address: str, lamports: int) -> str:
-        return Wallets(self._chain).pay_sol(address, lamports)
+        return Wallets(self._chain).pay_many([(address, lamports)])
 
     def _newest(self, config: Any) -> Block:
         """Finalized is the default of the protocol, too."""

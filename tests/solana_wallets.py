@@ -32,21 +32,11 @@ class Wallets:
         pair = Keypair()
         self._chain.keys[pair.pubkey()] = pair
         if lamports:
-            self.pay_sol(str(pair.pubkey()), lamports)
+            self.pay_many([(str(pair.pubkey()), lamports)])
         return str(pair.pubkey())
 
     def bank(self) -> str:
         return str(self._chain.bank.pubkey())
-
-    def pay_sol(
-        self,
-        to: str,
-        lamports: int,
-        sender: str | None = None,
-        via_table: bool = False,
-        payer: str | None = None,
-    ) -> str:
-        return self.pay_many([[to, lamports]], sender, via_table, payer)
 
     def pay_many(
         self,
@@ -54,6 +44,7 @@ class Wallets:
         sender: str | None = None,
         via_table: bool = False,
         payer: str | None = None,
+        version_1: bool = False,
         fail: bool = False,
     ) -> str:
         """One transaction. payer: of the fee. via_table: the receivers are named by a lookup table, in version 0."""
@@ -65,7 +56,9 @@ class Wallets:
             # More than the sender has: the transfers before it are taken back.
             instructions.append(_transfer(source.pubkey(), source.pubkey(), 2**63))
         table = self._table([Pubkey.from_string(to) for to, _ in payments]) if via_table else None
-        return self._chain.send(instructions, *dict.fromkeys([feeder, source]), table=table, fail=fail)
+        return self._chain.send(
+            instructions, *dict.fromkeys([feeder, source]), table=table, version_1=version_1, fail=fail
+        )
 
     def fail(self, to: str, lamports: int) -> str:
         """A payment in a transaction that fails, and is in its block all the same."""

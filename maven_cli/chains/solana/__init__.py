@@ -18,10 +18,7 @@ balances that an audit compares show the former.
 Blocks are read whole, also when few keys are watched: the signatures of a key leave out payments to its token accounts
 that don't name it.
 
-What no test here could prove, because no validator was at hand: tests/nodes_solana.py executes every transaction in the
-real SVM with the real token programs, but its blocks, commitment, forks, pruning and JSON are its own, held against
-the published types of `solders`. That blocks below the finalized head stay, that pruned ranges come back short, the codes of
-errors and the zeros for the parent of a node's oldest block are taken from Agave's source and documentation.
+No validator was at hand for the tests: docs/explanation/solana.md says what that leaves unproven.
 """
 
 from maven_cli.chains.solana.node import SolanaNode

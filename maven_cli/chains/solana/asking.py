@@ -21,7 +21,9 @@ from maven_cli.chains.solana.reading import Header, OddAnswerError, header, slot
 
 T = TypeVar("T")
 
-VERSION = 0  # the newest version of transactions that reading.py understands
+# The newest version of transactions that reading.py understands: 0 loads addresses from tables, 1 (on the main chain since
+# September 2026, in almost every block) loads none. A node refuses a whole block that holds a newer one.
+VERSION = 1
 FINALIZED = {"commitment": "finalized"}
 READABLE = {"maxSupportedTransactionVersion": VERSION, **FINALIZED}
 

@@ -12,7 +12,7 @@ from maven_cli.chains.solana import SolanaNode
 from tests.chains.solana.conftest import NOTATION, watch
 from tests.nodes_solana import SolanaChain
 
-FULL = {"transactionDetails": "full", "rewards": False, "maxSupportedTransactionVersion": 0}
+FULL = {"transactionDetails": "full", "rewards": False, "maxSupportedTransactionVersion": 1}
 
 
 @pytest.fixture
@@ -212,9 +212,9 @@ def test_a_list_that_is_none(chain: SolanaChain, node: SolanaNode, alice: str, l
 
 
 def test_a_newer_version_of_transactions(chain: SolanaChain, node: SolanaNode, alice: str) -> None:
-    message = "Transaction version (1) is not supported by the requesting client."
+    message = "Transaction version (2) is not supported by the requesting client."
     chain.lie("getBlock", 3, error=(-32015, message))
-    with pytest.raises(NodeDownError, match="transactions of a version above 0, which this maven can't read"):
+    with pytest.raises(NodeDownError, match="transactions of a version above 1, which this maven can't read"):
         node.scan(1, 7, watch(alice), final=True)
 
 

@@ -98,7 +98,7 @@ def test_version_0_with_a_lookup_table(reader: Reader) -> None:
     alice, bob = reader.chain.wallet(), reader.chain.wallet()
     signature = reader.chain.pay_many([(alice, 10**9), (bob, 3 * 10**9)], via_table=True)
     answer = reader.chain.ask(
-        "getTransaction", signature, {"encoding": "json", "maxSupportedTransactionVersion": 0}
+        "getTransaction", signature, {"encoding": "json", "maxSupportedTransactionVersion": 1}
     )["result"]
     assert answer["version"] == 0
     assert set(answer["meta"]["loadedAddresses"]["writable"]) == {alice, bob}
@@ -107,6 +107,21 @@ def test_version_0_with_a_lookup_table(reader: Reader) -> None:
         (NOTATION.address(alice), 10**9),
         (NOTATION.address(bob), 3 * 10**9),
     }
+
+
+def test_version_1(reader: Reader) -> None:
+    """A node refuses the whole block that holds one to those who can't read it."""
+    alice = reader.chain.wallet()
+    reader.chain.pay_sol(alice, 10**9, version_1=True)
+    (block,) = reader.scan(alice).blocks
+    found = reader.one(alice)
+    assert (found.amount, found.senders) == (10**9, keys(reader.chain.bank()))
+    answers = [
+        reader.chain.ask("getBlock", block.height, {"maxSupportedTransactionVersion": version})
+        for version in (0, 1)
+    ]
+    assert answers[0]["error"]["code"] == -32015
+    assert [item["version"] for item in answers[1]["result"]["transactions"]] == [1]
 
 
 def test_failed_transactions(reader: Reader) -> None:

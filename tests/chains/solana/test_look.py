@@ -60,7 +60,7 @@ def test_a_digest_is_of_what_all_nodes_tell_alike(chain: SolanaChain, node: Sola
     mint = chain.create_token()
     paid = chain.pay_token(mint, alice, 5)
     (sighting,) = node.look([reference(paid)])
-    answer = chain.ask("getTransaction", paid, {"maxSupportedTransactionVersion": 0})["result"]
+    answer = chain.ask("getTransaction", paid, {"maxSupportedTransactionVersion": 1})["result"]
     for name in ("logMessages", "computeUnitsConsumed", "status", "innerInstructions", "rewards"):
         del answer["meta"][name]
     del answer["meta"]["postTokenBalances"][0]["uiTokenAmount"]["uiAmount"]
@@ -103,7 +103,7 @@ def test_a_final_transaction_that_the_node_does_not_have(chain: SolanaChain, nod
 def test_another_transaction_than_asked_for(chain: SolanaChain, node: SolanaNode) -> None:
     alice = chain.wallet()
     first, second = chain.pay_sol(alice, 10**9), chain.pay_sol(alice, 5)
-    answer = chain.ask("getTransaction", second, {"maxSupportedTransactionVersion": 0})["result"]
+    answer = chain.ask("getTransaction", second, {"maxSupportedTransactionVersion": 1})["result"]
     chain.lie("getTransaction", first, result=answer)
     with pytest.raises(NodeDownError, match="another transaction than was asked for"):
         node.look([reference(first)])

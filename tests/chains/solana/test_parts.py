@@ -77,9 +77,10 @@ def test_the_answers_have_the_published_form(shared: SolanaChain) -> None:
         shared.pay_sol(alice, 10**9),
         shared.pay_token(mint, alice, 5),
         shared.pay_sol(alice, 5, via_table=True),
+        shared.pay_sol(alice, 5, version_1=True),
         shared.fail(alice, 5),
     ]
-    readable = {"encoding": "json", "maxSupportedTransactionVersion": 0}
+    readable = {"encoding": "json", "maxSupportedTransactionVersion": 1}
     slots = []
     for signature in sent:
         answer = shared.ask("getTransaction", signature, readable)
@@ -98,12 +99,7 @@ def test_the_answers_have_the_published_form(shared: SolanaChain) -> None:
         json.dumps(shared.ask("getSignatureStatuses", sent))
     )
     assert isinstance(statuses, responses.GetSignatureStatusesResp)
-    assert [status is not None and status.err is None for status in statuses.value] == [
-        True,
-        True,
-        True,
-        False,
-    ]
+    assert [status is not None and status.err is None for status in statuses.value] == [True] * 4 + [False]
     for method, params, kind in (
         ("getAccountInfo", [mint, {"encoding": "base64"}], responses.GetAccountInfoResp),
         (
