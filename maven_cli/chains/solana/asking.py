@@ -28,8 +28,8 @@ FINALIZED = {"commitment": "finalized"}
 READABLE = {"maxSupportedTransactionVersion": VERSION, **FINALIZED}
 
 SKIPPED = (-32007, -32009)
-NOT_AVAILABLE = -32004
-BEHIND = (-32001, NOT_AVAILABLE, -32005, *SKIPPED, -32014, -32016)
+NOT_YET = (-32004, *SKIPPED, -32014)
+BEHIND = (-32001, -32005, -32016, *NOT_YET)
 _NO_HISTORY, _UNSUPPORTED_VERSION = -32011, -32015
 # What a node that cleaned the parent up tells instead of its hash.
 _FORGOTTEN = bytes(KEY)

@@ -23,7 +23,7 @@ from maven_cli.chains.solana import accounts
 from maven_cli.chains.solana.asking import (
     BEHIND,
     FINALIZED,
-    NOT_AVAILABLE,
+    NOT_YET,
     READABLE,
     SKIPPED,
     Asking,
@@ -35,8 +35,8 @@ from maven_cli.chains.solana.reading import Header, Transaction, bytes_of, key_o
 # A block with all its transactions has several MB. Two make a request, and eight are in memory at once.
 BLOCKS_PER_REQUEST = 2
 BLOCKS_AT_ONCE = 8
-# How far below a finalized slot without a block the one before it is looked for, in slots: an hour.
-_STEP_BACK = 9000
+# How far below a finalized slot that can't be shown the head is looked for: so many slots, and so many blocks in them.
+_STEP_BACK, _TRIES = 500, 10
 
 
 class SolanaNode:
@@ -61,17 +61,12 @@ class SolanaNode:
         return encode(self._ask.read("getGenesisHash", self._ask.one("getGenesisHash"), key_of))
 
     def head(self) -> Head:
-        """The newest finalized block. There is no `safe`: short of final, Solana promises nothing."""
+        """The newest finalized block that the node can show. There is no `safe`: short of final, Solana promises nothing."""
         slot = self._ask.slot("getSlot", self._ask.one("getSlot", FINALIZED))
         (answer,) = self._rpc.batch([header_call(slot)])
-        if isinstance(answer, RpcError) and answer.code in (*SKIPPED, NOT_AVAILABLE):
-            first = max(slot - _STEP_BACK, 0)
-            listed = self._ask.one("getBlocks", first, slot, FINALIZED)
-            found = self._ask.read("getBlocks", listed, lambda value: slots(value, first, slot))
-            if not found:
-                raise NodeBehindError(f"node {self.name} has no block up to its finalized slot {slot}")
-            slot = found[-1]
-            (answer,) = self._rpc.batch([header_call(slot)])
+        if isinstance(answer, RpcError) and answer.code in NOT_YET:
+            # The slot was told by another node behind the same address, or its block isn't written down yet.
+            slot, answer = self._before(slot)
         return Head(self._ask.header(slot, answer).block, safe=None, finalized=slot)
 
     def blocks(self, heights: Sequence[int]) -> list[Block | None]:
@@ -136,6 +131,21 @@ class SolanaNode:
             self._ask.read(method, answer, partial(accounts.held, token=mint, owner=key))
             for key, answer in zip(keys, answers, strict=True)
         ]
+
+    def _before(self, slot: int) -> tuple[int, Any]:
+        """The newest block below a slot that the node can show."""
+        first, last = max(slot - _STEP_BACK, 0), slot - 1
+        listed = self._ask.one("getBlocks", first, last, FINALIZED) if last >= 0 else []
+        found = self._ask.read("getBlocks", listed, lambda value: slots(value, first, last))[-_TRIES:]
+        if not found:
+            raise NodeBehindError(f"node {self.name} has no block up to its finalized slot {slot}")
+        answers = self._rpc.batch([header_call(earlier) for earlier in found])
+        shown = [
+            (earlier, answer)
+            for earlier, answer in zip(found, answers, strict=True)
+            if not (isinstance(answer, RpcError) and answer.code in NOT_YET)
+        ]
+        return shown[-1] if shown else (found[-1], answers[-1])
 
     # ------------------------------------------------------------------------------------------------------- one range
 
@@ -226,12 +236,12 @@ class SolanaNode:
         found = [self._ask.read("getTransaction", answer, _confirmed) for answer in answers]
         headers = self._headers(item[0] for item in found if item is not None)
         sightings = []
-        for reference, item, status in zip(references, found, known, strict=True):
+        for reference, name, item, status in zip(references, names, found, known, strict=True):
             if item is None:
                 sightings.append(self._absence(reference, status, kept))
                 continue
             slot, content = item
-            if content.signature != reference.tx_hash:
+            if content.signature != name:
                 raise NodeDownError(f"node {self.name} answered with another transaction than was asked for")
             block = headers[slot].block
             transfers = self._ask.read("getTransaction", content, partial(_all, block=block))

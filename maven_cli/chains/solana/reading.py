@@ -120,10 +120,10 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What a transaction did to its accounts. keys: static ones, then those loaded from tables, writable first; that is the
+    """What a transaction did to its accounts. signature, keys: in base58. keys: static ones, then those loaded from tables, writable first; that is the
     order of all indexes."""
 
-    signature: bytes
+    signature: str
     keys: tuple[str, ...]
     error: Any
     fee: int
@@ -169,7 +169,7 @@ class Transaction:
 
     def transfer(self, gain: Gain, block: Block) -> Transfer:
         return Transfer(
-            self.signature,
+            bytes_of(self.signature, SIGNATURE),
             gain.kind,
             gain.ordinal,
             bytes_of(gain.to, KEY),
@@ -183,7 +183,7 @@ class Transaction:
         """Of what every node of every version tells the same: a node's own additions (logs, figures, deprecated members)
         would make two honest nodes disagree."""
         evidence = {
-            "signature": encode(self.signature),
+            "signature": self.signature,
             "slot": block.height,
             "blockhash": encode(block.hash),
             "accounts": self.keys,
@@ -244,7 +244,7 @@ def transaction(answer: Any) -> Transaction:
     if "err" not in meta:
         raise OddAnswerError("err is missing")
     return Transaction(
-        bytes_of(signatures[0], SIGNATURE),
+        signatures[0],
         tuple(keys),
         meta["err"],
         pick(meta, "fee", int),

@@ -218,13 +218,28 @@ def test_a_newer_version_of_transactions(chain: SolanaChain, node: SolanaNode, a
         node.scan(1, 7, watch(alice), final=True)
 
 
-@pytest.mark.parametrize("code", [-32004, -32007, -32009])
+@pytest.mark.parametrize("code", [-32004, -32007, -32009, -32014])
 def test_a_head_without_a_block(chain: SolanaChain, node: SolanaNode, alice: str, code: int) -> None:
     """Behind a balancer, the slot and its block can come from two nodes: then the head is the block before."""
     chain.lie("getSlot", {"commitment": "finalized"}, result=8)
     chain.lie("getBlock", 8, error=(code, "no such block"))
     head = node.head()
     assert (head.block.height, head.finalized) == (7, 7)
+
+
+def test_a_head_that_is_not_written_down_yet(chain: SolanaChain, node: SolanaNode, alice: str) -> None:
+    """Nodes tell a slot some moments before they can show its block."""
+    chain.lie("getBlock", 7, error=(-32004, "Block not available for slot 7"))
+    assert node.head().block.height == 6
+    chain.lie("getBlock", 6, error=(-32014, "Block status not yet available for slot 6"))
+    assert node.head().block.height == 3
+    for slot in range(4):
+        chain.lie("getBlock", slot, error=(-32004, f"Block not available for slot {slot}"))
+    with pytest.raises(NodeBehindError, match="Block status not yet available for slot 6"):
+        node.head()
+    chain.lie("getBlocks", 0, result=[])
+    with pytest.raises(NodeBehindError, match="node sol-1 has no block up to its finalized slot 7"):
+        node.head()
 
 
 def test_nothing_but_nonsense(chain: SolanaChain, node: SolanaNode, alice: str) -> None:
