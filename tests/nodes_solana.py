@@ -159,11 +159,21 @@ class SolanaChain:
         *,
         sender: str | None = None,
         payer: str | None = None,
+        via_table: bool = False,
         fail: bool = False,
     ) -> str:
         """To the receiver's associated token account, made in the same transaction where it isn't there."""
         return str(
-            self._call("pay_token", mint=mint, to=to, amount=amount, sender=sender, payer=payer, fail=fail)
+            self._call(
+                "pay_token",
+                mint=mint,
+                to=to,
+                amount=amount,
+                sender=sender,
+                payer=payer,
+                via_table=via_table,
+                fail=fail,
+            )
         )
 
     def hand_over(self, mint: str, to: str, amount: int, *, more: int = 0) -> str:
@@ -174,9 +184,9 @@ class SolanaChain:
         """A wallet moves tokens to a second account of its own."""
         return str(self._call("shuffle", mint=mint, owner=owner, amount=amount))
 
-    def unwrap(self, owner: str) -> str:
+    def unwrap(self, owner: str, *, payer: str | None = None) -> str:
         """A wallet closes its account of wrapped SOL."""
-        return str(self._call("unwrap", owner=owner))
+        return str(self._call("unwrap", owner=owner, payer=payer))
 
     # ------------------------------------------------------------------------------------------------------ blocks
 

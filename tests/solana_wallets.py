@@ -106,6 +106,7 @@ class Wallets:
         amount: int,
         sender: str | None = None,
         payer: str | None = None,
+        via_table: bool = False,
         fail: bool = False,
     ) -> str:
         """From the sender's associated account to the receiver's, which is made in the same transaction if it isn't there.
@@ -129,7 +130,8 @@ class Wallets:
             )
         if fail:
             instructions.append(_transfer(source.pubkey(), source.pubkey(), 2**63))
-        return chain.send(instructions, *dict.fromkeys([feeder, source]), fail=fail)
+        table = self._table([receiver, account, token]) if via_table else None
+        return chain.send(instructions, *dict.fromkeys([feeder, source]), table=table, fail=fail)
 
     def account_of(self, mint: str, owner: str) -> str:
         """The associated token account."""
@@ -203,9 +205,9 @@ class Wallets:
             holder,
         )
 
-    def unwrap(self, owner: str) -> str:
+    def unwrap(self, owner: str, payer: str | None = None) -> str:
         """Closes the owner's account of wrapped SOL: its lamports are the owner's again."""
-        holder = self._pair(owner)
+        holder, feeder = self._pair(owner), self._pair(payer or owner)
         account = associated(holder.pubkey(), WRAPPED_SOL, TOKEN)
         return self._chain.send(
             [
@@ -219,7 +221,7 @@ class Wallets:
                     ],
                 )
             ],
-            holder,
+            *dict.fromkeys([feeder, holder]),
         )
 
     def _pair(self, address: str | None) -> Keypair:

@@ -162,6 +162,10 @@ BALANCE = {
             changed("postTokenBalances", [{**BALANCE, "owner": "x", "accountIndex": 9}]),
             "an entry that can't be",
         ),
+        (
+            changed("postTokenBalances", [{**BALANCE, "owner": BALANCE["mint"]}] * 2),
+            "postTokenBalances has an entry that can't be",
+        ),
         (without("postBalances"), "postBalances is missing"),
         (lambda item: item["meta"]["postBalances"].pop(), "3 accounts have 3 and 2 balances"),
         (lambda item: item["meta"]["postBalances"].__setitem__(1, 1.5), "balances are no numbers"),
@@ -211,6 +215,16 @@ def test_a_list_that_is_none(chain: SolanaChain, node: SolanaNode, alice: str, l
         node.scan(1, 7, watch(alice), final=True)
 
 
+def test_what_failed_moved_nothing_whatever_its_balances_say(
+    chain: SolanaChain, node: SolanaNode, alice: str
+) -> None:
+    """D28"""
+    block = chain.ask("getBlock", 3, FULL)["result"]
+    block["transactions"][0]["meta"]["err"] = {"InstructionError": [0, {"Custom": 1}]}
+    chain.lie("getBlock", 3, result=block)
+    assert node.scan(1, 7, watch(alice), final=True).transfers == ()
+
+
 def test_a_newer_version_of_transactions(chain: SolanaChain, node: SolanaNode, alice: str) -> None:
     message = "Transaction version (2) is not supported by the requesting client."
     chain.lie("getBlock", 3, error=(-32015, message))
@@ -240,6 +254,14 @@ def test_a_head_that_is_not_written_down_yet(chain: SolanaChain, node: SolanaNod
     chain.lie("getBlocks", 0, result=[])
     with pytest.raises(NodeBehindError, match="node sol-1 has no block up to its finalized slot 7"):
         node.head()
+
+
+def test_a_head_is_looked_for_in_few_blocks(chain: SolanaChain, node: SolanaNode) -> None:
+    chain.mine(150)
+    chain.lie("getBlock", 150, error=(-32004, "Block not available for slot 150"))
+    before = node.requests
+    assert node.head().block.height == 149
+    assert node.requests == before + 4
 
 
 def test_nothing_but_nonsense(chain: SolanaChain, node: SolanaNode, alice: str) -> None:
