@@ -21,7 +21,20 @@ that don't name it.
 No validator was at hand for the tests: docs/explanation/solana.md says what that leaves unproven.
 """
 
-from maven_cli.chains.solana.node import SolanaNode
+from typing import TYPE_CHECKING, Any
+
 from maven_cli.chains.solana.notation import SolanaNotation
 
+if TYPE_CHECKING:
+    from maven_cli.chains.solana.node import SolanaNode
+
 __all__ = ["SolanaNode", "SolanaNotation"]
+
+
+def __getattr__(name: str) -> Any:
+    """The node when it is asked for: commands that only write addresses down needn't load an HTTP client."""
+    if name == "SolanaNode":
+        from maven_cli.chains.solana.node import SolanaNode
+
+        return SolanaNode
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 from solders.rpc import responses
@@ -23,6 +25,12 @@ def test_addresses() -> None:
     assert NOTATION.token(WRAPPED_SOL) == NOTATION.address(WRAPPED_SOL)
     small = bytes(31) + b"\1"
     assert NOTATION.address(NOTATION.write_address(small)) == small  # leading zeros are written as 1s
+
+
+def test_notation_loads_no_http_client() -> None:
+    """Commands that talk to no node use it, too; and what is the tests' is nowhere in the product."""
+    program = "import sys, maven_cli.chains.solana as s; s.SolanaNotation(); assert 'httpx' not in sys.modules; s.SolanaNode; assert 'solders' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_off_the_curve(shared: SolanaChain) -> None:
