@@ -617,8 +617,10 @@ def test_a_role_with_execute_alone_moves_balances_but_not_by_hand(
         "UPDATE wallets SET id = id + 100",
         "UPDATE locks SET id = id + 100",
         "INSERT INTO ledger_entries SELECT 999, seq, kind, 'none', 1, 0, 1, 0, NULL, now(), digest FROM ledger_entries LIMIT 1",
-        "WITH moved AS (UPDATE wallets SET seq = seq + 1 RETURNING *) INSERT INTO ledger_entries"
-        " SELECT id, seq, 'gift', 'g', 0, 1, available, locked, 999, now(), '' FROM moved LIMIT 1",
+        (
+            "WITH moved AS (UPDATE wallets SET seq = seq + 1 RETURNING *) INSERT INTO ledger_entries"
+            " SELECT id, seq, 'gift', 'g', 0, 1, available, locked, 999, now(), '' FROM moved LIMIT 1"
+        ),
     ],
 )
 @pytest.mark.parametrize("mode", ["enforced", "observed"])
