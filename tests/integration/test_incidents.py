@@ -35,8 +35,8 @@ def test_an_open_incident_is_brought_up_to_date_not_repeated(conn: psycopg.Conne
 
 def test_after_it_was_resolved_the_next_one_is_new(conn: psycopg.Connection) -> None:
     first = opened(conn)
-    assert incidents.close(conn, KIND, ITEM, "orders-expire", "the books agree now")
-    assert not incidents.close(conn, KIND, ITEM, "orders-expire", "again")
+    assert incidents.close(conn, [KIND], [ITEM], "orders-expire", "the books agree now")
+    assert not incidents.close(conn, [KIND], [ITEM], "orders-expire", "again")
     assert incidents.listed(conn) == []
     assert opened(conn) != first
     old, new = incidents.listed(conn, everything=True)
