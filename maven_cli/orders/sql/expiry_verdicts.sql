@@ -10,9 +10,9 @@
 -- filled last may have left its book just before. An untriggered stop was never in the book. An intent older than the order's
 -- end says nothing (sql/removals_ask.sql).
 --
--- The grace runs from the first failed call about the order. Where none was made, because calls about others had failed, it
--- runs from when both were true: the order waited to be asked, and the engine's circuit had opened. It is over only when a
--- call has failed in this very pass (down).
+-- The grace runs from the first failed call about the order. For an order that couldn't be asked about before, because calls
+-- about others had failed, it runs from when both were true: it waited, and the engine's circuit had opened. Then it is over only
+-- when a call has failed in this very pass (down).
 SELECT o.id, o.remaining_quantity, o.updated_at, r.request_key, r.engine_remaining, r.answered_at,
        coalesce(r.last_error, c.last_error),
        CASE
@@ -24,9 +24,7 @@ SELECT o.id, o.remaining_quantity, o.updated_at, r.request_key, r.engine_remaini
            WHEN o.type IN ('stop_limit', 'stop_market') AND o.triggered_at IS NULL THEN 'agreed'
            WHEN r.not_found_at + %(settle)s <= now() THEN 'agreed'
            ELSE 'settling' END
-       WHEN r.failed_at IS NOT NULL THEN CASE
-           WHEN r.failed_at + %(grace)s <= now() THEN 'gone'
-           ELSE 'waiting' END
+       WHEN r.failed_at + %(grace)s <= now() THEN 'gone'
        WHEN %(down)s AND r.requested_at + %(grace)s <= now() AND c.opened_at + %(grace)s <= now() THEN 'gone'
        ELSE 'waiting' END AS verdict
   FROM orders o
