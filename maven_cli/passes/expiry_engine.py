@@ -30,7 +30,7 @@ SHORTEST = timedelta(seconds=1)
 class EngineSide:
     """The engine's side of one pass.
 
-    waiting: due orders on which the books don't agree yet. held: due orders that changed or vanished before they could be
+    waiting: due orders on which the books don't agree yet. held: those that changed or vanished before they could be
     asked about. unheard: orders that may end without the engine's word.
     """
 

@@ -536,6 +536,26 @@ def test_a_later_end_after_a_lost_answer(services: TestServices, market: Market,
     market.exchange.books_balance()
 
 
+def test_an_order_that_was_placed_again_and_canceled(services: TestServices, market: Market) -> None:
+    """What the engine had left in the order's earlier life says nothing about what it ended with."""
+    order = market.place("10")
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr("maven_cli.orders.due.expire", dies)
+        with pytest.raises(SystemExit):
+            run(services)
+    market.exchange.conn.execute("UPDATE orders SET expires_at = NULL WHERE id = %s", [order])
+    run(services)
+    market.engine.place(order, "BTC/USDT", "sell", "100", "10")
+    (fill,) = market.engine.fill(order, "4")
+    market.settle(fill)
+    assert market.exchange.cancel(order)
+    run(services)
+    assert removal(market, order)["settled_at"] is not None
+    assert [(one.kind, one.reason) for one in incidents.listed(market.exchange.conn, everything=True)] == [
+        ("revived_order", "the platform has ended the order itself: it is CANCELED")
+    ]
+
+
 def test_an_order_that_only_looks_early_is_not_doubtful(services: TestServices, market: Market) -> None:
     """Its end lies behind `--as-of`, but nobody has moved it."""
     orders = [market.place("10", expires=timedelta(minutes=-30)) for _ in range(2)]
