@@ -665,7 +665,7 @@ def test_an_order_that_goes_before_it_is_asked_about(
     with psycopg.connect(database_url) as other:
 
         def meanwhile(*arguments: Any) -> Any:
-            other.execute(change_of_mind, [gone])  # type: ignore[call-overload]
+            other.execute(change_of_mind, [gone])
             if not change_of_mind.startswith("SELECT"):
                 other.commit()
             return ask(*arguments)
