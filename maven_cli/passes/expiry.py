@@ -115,16 +115,17 @@ def _body(expiry: _Expiry, symbols: Sequence[str]) -> dict[str, Any]:
         )
     engine = open_engine(settings, lambda: current.services.redis_url)
     if engine is None:
-        _expire_due(expiry, pairs, lambda orders: [(o.id, o.remaining, o.changed_at) for o in orders])
+        backlog = _expire_due(
+            expiry, pairs, lambda orders: [(o.id, o.remaining, o.changed_at) for o in orders]
+        )
     else:
         with closing(engine):
             expiry.engine = side = EngineSide(current, engine, dry_run=expiry.dry_run)
-            _expire_due(expiry, pairs, side.ready)
+            backlog = _expire_due(expiry, pairs, side.ready)
             expiry.held += side.held
             # After the orders that are due: what has ended already must not cost them their time.
             if not expiry.dry_run:
                 side.work_off()
-    backlog = due.count_due(current.conn, current.as_of, pairs) if expiry.room == 0 else 0
     if not expiry.dry_run:
         _close_ended(current)
         publish_after(current.services, current.conn, log, stop=current.stop.check)
@@ -154,24 +155,28 @@ def _body(expiry: _Expiry, symbols: Sequence[str]) -> dict[str, Any]:
 Ready = Callable[[Sequence[DueOrder]], list[tuple[int, Decimal, datetime]]]
 
 
-def _expire_due(expiry: _Expiry, pairs: Sequence[int] | None, ready: Ready) -> None:
-    """Walks over everything that is due, oldest first; `ready` says which of a batch may end."""
+def _expire_due(expiry: _Expiry, pairs: Sequence[int] | None, ready: Ready) -> int:
+    """Walks over everything that is due, oldest first; `ready` says which of a batch may end.
+
+    Returns the backlog: how many orders are still due when there is no room for more.
+    """
     current = expiry.current
     after = BEGINNING
     # Nearly always nothing is.
     if not due.anything_due(current.conn, current.as_of):
-        return
+        return 0
     while room := expiry.room:
         current.stop.check()
         orders = due.due_orders(current.conn, current.as_of, after, pairs=pairs, limit=room)
         if not orders:
-            return
+            break
         after = (orders[-1].expires_at, orders[-1].id)
         names = {order.id: order.pair for order in orders}
         if able := ready(orders):
             _end(expiry, able, names)
         if len(orders) < room:
-            return
+            break
+    return 0 if expiry.room else due.count_due(current.conn, current.as_of, pairs)
 
 
 def _end(expiry: _Expiry, orders: list[tuple[int, Decimal, datetime]], names: dict[int, str | None]) -> None:

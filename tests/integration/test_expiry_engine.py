@@ -427,6 +427,7 @@ def test_what_was_never_asked_about_ends_when_the_engine_is_really_gone(
     assert any(removal(market, order)["attempts"] == 0 for order in orders)
     market.engine.start()
     circuit(market, "0")
+    change(services, engine_timeout=timedelta(seconds=10), retry_after=timedelta(0))
     run(services)
     assert market.engine.book() == {}
     market.exchange.books_balance()
