@@ -76,7 +76,7 @@ class Litecoind:
             [
                 find_litecoind(), "-regtest", f"-datadir={self._home}", f"-rpcport={self._port}", "-rpcuser=maven",
                 f"-rpcpassword={PASSWORD}", "-listen=0", "-server=1", "-fallbackfee=0.0001", "-printtoconsole=0",
-                "-dbcache=4", "-walletrbf=1", *self._options,
+                "-dbcache=4", "-walletrbf=1", "-mempoolreplacement=1", *self._options,
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
