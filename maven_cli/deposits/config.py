@@ -344,13 +344,21 @@ def _write_token(
     conn.execute("INSERT INTO assets (symbol) VALUES (%s) ON CONFLICT DO NOTHING", [token["asset"]])
     values = {"chain": chain, "contract": None, "confirmations": None} | token
     old = conn.execute(
-        "SELECT t.decimals, a.symbol, EXISTS (SELECT FROM deposits d WHERE d.token_id = t.id) FROM tokens t"
-        " JOIN assets a ON a.id = t.asset_id WHERE t.chain_id = %(chain)s AND t.contract IS NOT DISTINCT FROM %(contract)s",
+        "SELECT t.id, t.decimals, a.symbol, EXISTS (SELECT FROM deposits d WHERE d.token_id = t.id AND d.status = 'CREDITED')"
+        " FROM tokens t JOIN assets a ON a.id = t.asset_id"
+        " WHERE t.chain_id = %(chain)s AND t.contract IS NOT DISTINCT FROM %(contract)s",
         values,
     ).fetchone()
-    if old is not None and old[2] and (old[0], old[1]) != (token["decimals"], token["asset"]):
-        raise UsageError(
-            f"{old[1]} on {name} has deposits with {old[0]} decimals already; a token that is another one gets a row of its own"
+    if old is not None and old[1:3] != (token["decimals"], token["asset"]):
+        if old[3]:
+            raise UsageError(
+                f"deposits of {old[2]} on {name} were credited with {old[1]} decimals already; what was wrong with them is mended "
+                "by hand (maven ledger adjust), and then the token in the database"
+            )
+        # What is on its way is worth what the token says now.
+        conn.execute(
+            "UPDATE deposits SET decimals = %s, updated_at = now() WHERE token_id = %s AND status <> 'CREDITED'",
+            [token["decimals"], old[0]],
         )
     counts["tokens"] += conn.execute(_UPSERT_TOKEN, values).rowcount
 

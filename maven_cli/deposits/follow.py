@@ -63,11 +63,7 @@ def followed(conn: psycopg.Connection) -> set[int]:
 
 def count(conn: psycopg.Connection, chain: Chain, head: int) -> list[Counted]:
     """Counts the chain's deposits up to this head. A count never falls: a lower head is a lagging node's."""
-    conn.execute(
-        "UPDATE deposits SET status = 'PENDING', reason = NULL, immature = false, updated_at = now()"
-        " WHERE chain_id = %s AND status = 'HELD' AND reason = 'immature' AND block_height <= %s",
-        [chain.id, head - MATURITY],
-    )
+    conn.execute(load("deposits", "held_no_more"), {"chain": chain.id, "mature": head - MATURITY})
     rows = conn.execute(load("deposits", "count"), {"chain": chain.id, "head": head})
     return [Counted(*row) for row in rows]
 

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import psycopg
 
-from maven_cli.chains import Block, Node, NodeBehindError, Scan
+from maven_cli.chains import Block, Node, NodeBehindError
 from maven_cli.deposits import record
 from maven_cli.deposits.chains import (
     Chain,
@@ -76,7 +76,10 @@ class Scanner:
         # The head was read first: an address that is loaded below may only be older than it.
         head = pinned.head.block.height
         where = self._start(pinned)
-        where = self._rewind(pinned.node, where, head)
+        if _cursor(where)[0] > head:
+            # Behind what was read before: it has nothing new, and can't say what is gone.
+            return
+        where = self._rewind(pinned.node, where)
         self._new_addresses(pinned.node, where)
         where = self._forward(pinned, where, head)
         assert where.cursor is not None
@@ -141,12 +144,9 @@ class Scanner:
 
     # ---------------------------------------------------------------------------------------------- reorganisations
 
-    def _rewind(self, node: Node, where: Progress, head: int) -> Progress:
+    def _rewind(self, node: Node, where: Progress) -> Progress:
         """Goes back to the newest block that is still in the chain."""
         cursor, known = _cursor(where)
-        if cursor > head:
-            # Behind what was read before: it can't say yet whether that is gone.
-            return where
         # Not the cursor's own height, which may have no block (Solana).
         tip = self.conn.execute(
             "SELECT height, hash FROM chain_blocks WHERE chain_id = %s AND height <= %s ORDER BY height DESC LIMIT 1",
@@ -260,7 +260,10 @@ class Scanner:
             if cursor < final < last:
                 last = final
             found = pinned.node.scan(cursor + 1, last, watch, final=last <= final)
-            _check_link(found, known, pinned.node.name)
+            if found.blocks and found.blocks[0].parent != known:
+                # Reorganised since we looked.
+                where = self._linked_again(pinned.node, where, found.blocks[0])
+                continue
             with self.writing() as conn:
                 hold(conn, self.chain)
                 record.advance(conn, self.chain, (cursor, known), found.blocks, last)
@@ -268,6 +271,15 @@ class Scanner:
             self.done.blocks += last - cursor
             where = replace(where, cursor=last, cursor_hash=found.blocks[-1].hash if found.blocks else known)
         return where
+
+    def _linked_again(self, node: Node, where: Progress, block: Block) -> Progress:
+        """Goes back to where the chain links to what was read. Raises NodeBehindError when it says that nothing changed."""
+        back = self._rewind(node, where)
+        if back.cursor_hash == where.cursor_hash:
+            raise NodeBehindError(
+                f"node {node.name} has a block {block.height} that doesn't follow the one before it; the next pass asks again"
+            )
+        return back
 
 
 class Watched:
@@ -308,12 +320,3 @@ def _cursor(where: Progress) -> tuple[int, bytes]:
     assert where.cursor is not None
     assert where.cursor_hash is not None
     return where.cursor, where.cursor_hash
-
-
-def _check_link(found: Scan, known: bytes, endpoint: str) -> None:
-    """Raises NodeBehindError unless the range begins where the one before ended."""
-    if found.blocks and found.blocks[0].parent != known:
-        raise NodeBehindError(
-            f"node {endpoint} has a block {found.blocks[0].height} that doesn't follow the last one read; "
-            "the next pass looks for a reorganisation"
-        )

@@ -343,3 +343,39 @@ def test_p12_requests(exchange: Exchange) -> None:
     exchange.node.mine(1)
     data = exchange.confirm()
     assert (data["confirmed"], data["chains"][0].requests) == (150, 4)
+
+
+def test_d16_mended(exchange: Exchange, tmp_path: Any) -> None:
+    """Deposits of a halted token wait, and are worth what the mended configuration says."""
+    node = exchange.node
+    node.call(exchange.token, "transfer(address,uint256)", BOB, 700_000_000)
+    node.mine()
+    exchange.scan()
+    node.call(exchange.token, "set_decimals(uint8)", 8)
+    node.mine()
+    exchange.conn.execute("UPDATE tokens SET checked_at = NULL")
+    assert scan(exchange.services).exit_code == 1
+    node.call(exchange.token, "transfer(address,uint256)", BOB, 100_000_000)
+    node.mine(4)
+    exchange.scan()
+    assert exchange.confirm()["confirmed"] == 0
+    assert exchange.rows("status") == [("CONFIRMING",), ("HELD",)]
+    path = tmp_path / "mended.toml"
+    path.write_text(file_of(exchange.token).replace("decimals = 6", "decimals = 8"))
+    write(exchange.conn, read_file(path))
+    exchange.scan()
+    assert exchange.confirm()["confirmed"] == 2
+    assert exchange.credit()["credited"] == 2
+    assert exchange.balance(2, "USDT") == 8
+
+
+def test_a_node_that_lags_a_little(exchange: Exchange) -> None:
+    """It answers and is no trouble; it only has nothing new."""
+    exchange.node.mine(5)
+    exchange.scan()
+    where = exchange.progress
+    exchange.conn.execute(
+        "UPDATE chain_progress SET cursor = cursor + 3, head_height = head_height + 3, cursor_hash = '\\x01'"
+    )
+    assert exchange.scan()["blocks"] == 0
+    assert exchange.progress.cursor == (where.cursor or 0) + 3
