@@ -129,3 +129,105 @@ def _set(names: list[str], state: str, reason: str | None) -> Result:
             )
 
     return Result(data, tell)
+
+
+@command(app, "tokens")
+def tokens(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Only of these chains. Default: of all.")
+    ] = None,
+) -> Result:
+    """Show every token: its contract, decimals, minimum, confirmations, and whether it is active."""
+    from maven_cli.db.connection import session
+    from maven_cli.deposits import suspension
+    from maven_cli.deposits.read import chain_ids
+
+    with session(current().services.database_url, "chains tokens") as conn:
+        rows = suspension.tokens(conn, chain_ids(conn, names or []))
+    return Result(rows, lambda out: _tokens(out, rows))
+
+
+def _tokens(out: Console, rows: list[dict[str, Any]]) -> None:
+    from maven_cli.numbers import plain
+
+    columns = [
+        Column("CHAIN"),
+        Column("ASSET"),
+        Column("CONTRACT"),
+        Column("DECIMALS", True),
+        Column("MINIMUM", True),
+        Column("CONFIRMATIONS", True),
+        Column("STATE"),
+        Column("REASON"),
+    ]
+    table(
+        out,
+        columns,
+        [
+            [
+                row["chain"],
+                row["asset"],
+                row["contract"] or "-",
+                str(row["decimals"]),
+                plain(row["minimum"]),
+                str(row["confirmations"]),
+                row["state"].lower(),
+                row["reason"] or "",
+            ]
+            for row in rows
+        ],
+        empty="there are no tokens yet: maven chains add FILE",
+    )
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="As in: maven chains list")]
+TokenName = Annotated[
+    str, typer.Option("--token", metavar="TOKEN", help="Its asset, or its contract where that isn't clear.")
+]
+
+
+@command(app, "suspend")
+def suspend(name: Name, token: TokenName, reason: Reason) -> Result:
+    """Leave one token alone: its new deposits are held, and those on their way aren't confirmed, until it is unsuspended."""
+    from maven_cli.cli.operator import operator_name
+    from maven_cli.db.connection import session
+    from maven_cli.deposits import suspension
+    from maven_cli.deposits.chains import resolve_chains
+
+    why = f"{check_reason(reason)} ({operator_name(current().settings)})"
+    with session(current().services.database_url, "chains suspend") as conn, conn.transaction():
+        [chain] = resolve_chains(conn, [name])
+        found = suspension.find_token(conn, chain, token)
+        changed = suspension.suspend(conn, found["id"], why)
+    message = f"{found['asset']} on {chain.name} " + (
+        "is suspended" if changed else "was suspended already; the reason is the new one"
+    )
+    data = {**found, "state": "SUSPENDED", "reason": why, "changed": changed}
+    return Result(data, lambda out: out.print(message, markup=False))
+
+
+@command(app, "unsuspend")
+def unsuspend(name: Name, token: TokenName) -> Result:
+    """Let a token go on that was suspended, or that maven halted; deposits held for a suspension are followed again.
+
+    What a halted token's deposits are worth is doubtful: the next scan asks the chain again, and they stay held until somebody
+    releases them.
+    """
+    from maven_cli.cli.operator import operator_name
+    from maven_cli.db.connection import session
+    from maven_cli.deposits import suspension
+    from maven_cli.deposits.chains import resolve_chains
+
+    with session(current().services.database_url, "chains unsuspend") as conn, conn.transaction():
+        [chain] = resolve_chains(conn, [name])
+        found = suspension.find_token(conn, chain, token)
+        changed, followed = suspension.unsuspend(conn, chain, found, operator_name(current().settings))
+    message = f"{found['asset']} on {chain.name} "
+    if not changed:
+        message += "was active already"
+    elif found["state"] == "HALTED":
+        message += "is active; the next scan asks the chain again, and its held deposits wait to be released"
+    else:
+        message += f"is active; {followed} held deposits are followed now"
+    data = {**found, "state": "ACTIVE", "reason": None, "changed": changed, "followed": followed}
+    return Result(data, lambda out: out.print(message, markup=False))
