@@ -25,7 +25,7 @@ from maven_cli.events.publish import anything_waits
 from maven_cli.ledger import audit
 from maven_cli.operations import dead_letters
 from maven_cli.orders import due
-from maven_cli.passes.expiry import WORK_KEY, WORKER, expire
+from maven_cli.passes.expiry import WORKER, expire
 from maven_cli.runner import _MONEY, limit_statements
 
 USERS = 5_000
@@ -204,7 +204,7 @@ def _expire(services: Services, conn: psycopg.Connection, batches: int) -> int:
         with conn.transaction():
             limit_statements(conn, services.settings)
             conn.execute(_MONEY)
-            work_lock(conn, WORK_KEY, timeout_ms=0)
+            work_lock(conn, due.WORK_KEY, timeout_ms=0)
             done = due.expire(conn, as_of, [(o.id, o.remaining, o.changed_at) for o in orders], formula=True)
             if done:
                 dead_letters.resolve(conn, WORKER.name, [f"order:{one.id}" for one in done])

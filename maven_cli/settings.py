@@ -211,7 +211,7 @@ class Settings(BaseSettings):
     )
     circuit_longest: Duration = _at_least(
         timedelta(seconds=1),
-        "The most that this wait, doubled after each failed probe, may grow to.",
+        "The most that this wait, doubled after each failed probe, may grow to; for an engine at most half of its grace.",
         timedelta(minutes=5),
     )
     operator: str | None = Field(

@@ -10,7 +10,7 @@
 
 Whatever a pass sends has two boundaries: before it is sent (the answer to what went before has come and was dealt with),
 and when it has been sent, but its answer hasn't been looked at. PostgreSQL's statements count, BEGIN and COMMIT among them,
-what goes to Redis, and requests to an engine over HTTP (where the second boundary is when the answer has come). The product
+what goes to Redis, and requests to an engine or a node over HTTP (where the second boundary is when the answer has come). The product
 knows nothing of this: psycopg, redis and httpx are patched, in the process that runs the pass.
 
 Each pass is the real command line in a process of its own, forked from one that has imported everything and opened nothing.
@@ -71,6 +71,7 @@ def watching(
     wait = cast("Any", psycopg.Connection.wait)
     send = redis.connection.AbstractConnection.send_packed_command
     request = httpx.AsyncHTTPTransport.handle_async_request
+    request_now = httpx.HTTPTransport.handle_request
 
     def waiting(self: psycopg.Connection[Any], gen: Any, *args: Any, **options: Any) -> Any:
         if threading.current_thread().name.startswith("heartbeat") or not watched(self):
@@ -93,10 +94,17 @@ def watching(
         boundaries.reach(f"answered {what.method} {what.url.path}")
         return found
 
+    def requesting_now(self: httpx.HTTPTransport, what: httpx.Request) -> httpx.Response:
+        boundaries.reach(f"before {what.method} to a node")
+        found = request_now(self, what)
+        boundaries.reach(f"answered {what.method} to a node")
+        return found
+
     with (
         patch.object(psycopg.Connection, "wait", waiting),
         patch.object(redis.connection.AbstractConnection, "send_packed_command", sending),
         patch.object(httpx.AsyncHTTPTransport, "handle_async_request", requesting),
+        patch.object(httpx.HTTPTransport, "handle_request", requesting_now),
     ):
         yield
 

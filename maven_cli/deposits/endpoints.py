@@ -8,7 +8,7 @@ answer next time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import psycopg
@@ -128,7 +128,8 @@ def pinned(
                 )
                 continue
             except BaseException:
-                circuits.abandoned(conn, circuit_of(chain, endpoint.name))
+                with suppress(psycopg.Error):
+                    circuits.abandoned(conn, circuit_of(chain, endpoint.name))
                 raise
             if found.head.block.height + LAG < known:
                 # Answers, so its circuit closes; but what it doesn't know yet isn't what isn't there.

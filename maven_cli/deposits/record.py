@@ -213,7 +213,11 @@ def _found_again(
                 [block.height, block.hash, block.at, transfer.ordinal, row["id"]],
             )
         incidents.close(
-            conn, "credited_orphan", f"deposit:{row['id']}", "maven", f"mined again in block {block.height}"
+            conn,
+            ["credited_orphan"],
+            [f"deposit:{row['id']}"],
+            "maven",
+            f"mined again in block {block.height}",
         )
         return
     at_home = row["block_hash"] == block.hash and row["status"] != "ORPHANED"

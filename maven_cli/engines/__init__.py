@@ -63,7 +63,14 @@ class Nonsense:
     reason: str
 
 
-Answer = Removed | NotFound | Unreachable | Nonsense
+@dataclass(frozen=True)
+class NotAsked:
+    """Nothing was sent about this order: the engine gave no answer to others. `reason` is one line without secrets."""
+
+    reason: str
+
+
+Answer = Removed | NotFound | Unreachable | Nonsense | NotAsked
 
 
 class Engine(Protocol):
@@ -75,8 +82,8 @@ class Engine(Protocol):
     def cancel(self, removals: Sequence[Removal]) -> Iterator[tuple[Removal, Answer]]:
         """One answer for each removal, in the order in which they come.
 
-        Each wait is bounded by MAVEN_ENGINE_TIMEOUT, and after a few removals without an answer the rest is Unreachable
-        at once. Never raises for what an engine can cause. The same key twice in one call is a ValueError.
+        Each wait is bounded by MAVEN_ENGINE_TIMEOUT, and after a few removals without an answer the rest is NotAsked at
+        once. Never raises for what an engine can cause. The same key twice in one call is a ValueError.
         """
         ...
 

@@ -26,7 +26,7 @@ from typing import Any
 import httpx
 
 from maven_cli import __version__
-from maven_cli.engines import Answer, Nonsense, NotFound, Removal, Unreachable, check_keys
+from maven_cli.engines import Answer, Nonsense, NotAsked, NotFound, Removal, Unreachable, check_keys
 from maven_cli.engines.answers import check_order, removed
 from maven_cli.errors import ConfigurationError
 from maven_cli.times import format_duration
@@ -105,7 +105,7 @@ class HttpEngine:
                     return
                 if failures >= GIVE_UP_AFTER:
                     reason = f"not asked, because of those before: {self.target} gave no answer"
-                    results.put((removal, Unreachable(reason)))
+                    results.put((removal, NotAsked(reason)))
                     continue
                 answer = await self._ask(client, removal)
                 failures = failures + 1 if isinstance(answer, Unreachable) else 0

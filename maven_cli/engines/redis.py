@@ -18,7 +18,7 @@ from typing import Any
 import redis
 
 from maven_cli.cache import open_cache, target
-from maven_cli.engines import Answer, Nonsense, NotFound, Removal, Removed, Unreachable, check_keys
+from maven_cli.engines import Answer, Nonsense, NotAsked, NotFound, Removal, Removed, Unreachable, check_keys
 from maven_cli.engines.answers import check_order, removed
 from maven_cli.errors import MavenError
 from maven_cli.times import format_duration
@@ -51,6 +51,8 @@ class RedisEngine:
         """As `Engine.cancel`: `WINDOW` removals at a time, and no more of them after a window that nobody answered."""
         check_keys(removals)
         outstanding = {removal.request_key: removal for removal in removals}
+        # What is asked next, and so what a failure is about.
+        window = {removal.request_key: removal for removal in removals[:WINDOW]}
         try:
             url = self._url if isinstance(self._url, str) else self._url()
             # An answer of Redis itself may take a little longer than the wait for the engine's.
@@ -66,11 +68,14 @@ class RedisEngine:
                         yield removal, answers.get(key, Unreachable(reason))
                     if all(isinstance(answer, Unreachable) for answer in answers.values()):
                         break
-            reason = f"not asked, because of those before: {reason}"
+            window = {}
         except (MavenError, redis.RedisError) as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
-        for removal in outstanding.values():
-            yield removal, Unreachable(reason)
+        for key, removal in outstanding.items():
+            if key in window:
+                yield removal, Unreachable(reason)
+            else:
+                yield removal, NotAsked(f"not asked, because of those before: {reason}")
 
     def close(self) -> None:
         """Nothing stays open between two calls."""

@@ -111,6 +111,12 @@ def reset(conn: psycopg.Connection, name: str) -> bool:
     return done.rowcount == 1
 
 
+def is_closed(conn: psycopg.Connection, name: str) -> bool:
+    """Whether everybody is admitted."""
+    circuit, _ = _look(conn, name)
+    return circuit is None or circuit.state == "closed"
+
+
 def listed(conn: psycopg.Connection) -> list[Circuit]:
     """Every circuit that has ever counted a failure, by name."""
     return [_circuit(row) for row in conn.execute(f"SELECT {_COLUMNS} FROM circuits ORDER BY name")]

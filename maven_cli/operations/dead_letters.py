@@ -66,8 +66,10 @@ def record(
     return letter
 
 
-def resolve(conn: psycopg.Connection, worker: str, items: Sequence[str]) -> int:
+def resolve(conn: psycopg.Connection, worker: str, items: Sequence[str], *, reason: str | None = None) -> int:
     """Closes the open dead letters of items that went through in the end, and returns how many there were.
+
+    reason: why there is nothing to try any more, where the worker didn't do it itself.
 
     Made to be called after each batch: without items it costs nothing, and where the worker has no open dead letter,
     one look into an index.
@@ -79,7 +81,7 @@ def resolve(conn: psycopg.Connection, worker: str, items: Sequence[str]) -> int:
     ).fetchone()
     if waiting != (True,):
         return 0
-    parameters = {"worker": worker, "items": list(items)}
+    parameters = {"worker": worker, "items": list(items), "reason": reason}
     return conn.execute(load("operations", "dead_letters_resolve"), parameters).rowcount
 
 

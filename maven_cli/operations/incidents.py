@@ -6,7 +6,7 @@ caller owns the transaction: opened inside the work transaction an incident appe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -39,28 +39,42 @@ class Incident:
 
 
 def open_incident(
-    conn: psycopg.Connection, kind: str, item: str, summary: str, details: Mapping[str, object] = _NONE
+    conn: psycopg.Connection,
+    kind: str,
+    item: str,
+    summary: str,
+    details: Mapping[str, object] = _NONE,
+    *,
+    unless_resolved: bool = False,
 ) -> bool:
     """Opens an incident and returns True; one that is open already gets the newer summary and details.
+
+    unless_resolved: not where one with the same details was resolved. For an incident whose cause lasts on after somebody
+    has looked at it: the details tell one state of the item from another.
 
     details: anything that JSON has a form for, and Decimal, datetime and timedelta besides. Raises TypeError for others.
     """
     row = conn.execute(
         load("operations", "incident_open"),
-        {"kind": kind, "item": item, "summary": one_line(summary), "details": Jsonb(storable(details))},
+        {
+            "kind": kind,
+            "item": item,
+            "summary": one_line(summary),
+            "details": Jsonb(storable(details)),
+            "unless_resolved": unless_resolved,
+        },
     ).fetchone()
-    assert row is not None
-    return bool(row[0])
+    return row == (True,)
 
 
-def close(conn: psycopg.Connection, kind: str, item: str, by: str, reason: str) -> bool:
-    """Resolves the open incident of that kind and item; False when there is none."""
+def close(conn: psycopg.Connection, kinds: Sequence[str], items: Sequence[str], by: str, reason: str) -> int:
+    """Resolves the open incidents of any of these kinds about any of these items; returns how many there were."""
     done = conn.execute(
         "UPDATE incidents SET resolved_at = statement_timestamp(), resolved_by = %s, reason = %s"
-        " WHERE kind = %s AND item = %s AND resolved_at IS NULL",
-        [one_line(by), one_line(reason), kind, item],
+        " WHERE kind = ANY (%s) AND item = ANY (%s) AND resolved_at IS NULL",
+        [one_line(by), one_line(reason), list(kinds), list(items)],
     )
-    return done.rowcount == 1
+    return done.rowcount
 
 
 def resolve(conn: psycopg.Connection, number: int, *, by: str, reason: str) -> bool:

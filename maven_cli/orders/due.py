@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import psycopg
 
 from maven_cli.db.queries import load
+from maven_cli.operations.dead_letters import NOT_DUE
 
+WORK_KEY = "orders:expire"  # the work lock of every transaction that ends orders or records removals
 BATCH = 500  # orders per transaction: more don't make it faster, and hold wallets longer
+SHORT_WAIT = timedelta(milliseconds=20)
 BEGINNING = (datetime(1, 1, 2, tzinfo=UTC), 0)
 
 
@@ -52,7 +55,7 @@ def due_orders(
 ) -> list[DueOrder]:
     """The next orders behind `after` (expires_at, id), oldest first."""
     rows = conn.execute(
-        load("orders", "expiry_due"),
+        load("orders", "expiry_due", not_due=NOT_DUE),
         {
             "as_of": as_of,
             "after_at": after[0],
@@ -73,14 +76,41 @@ def anything_due(conn: psycopg.Connection, as_of: datetime) -> bool:
     return found == (True,)
 
 
-def count_due(conn: psycopg.Connection, as_of: datetime) -> int:
-    """How many orders are past their end, whatever keeps them."""
+def count_due(conn: psycopg.Connection, as_of: datetime, pairs: Sequence[int] | None = None) -> int:
+    """How many orders (of these pairs) are past their end, whatever keeps them."""
     row = conn.execute(
-        "SELECT count(*) FROM orders WHERE status IN ('OPEN', 'PARTIALLY_FILLED') AND expires_at <= %s",
-        [as_of],
+        "SELECT count(*) FROM orders WHERE status IN ('OPEN', 'PARTIALLY_FILLED') AND expires_at <= %s"
+        " AND (%s::bigint[] IS NULL OR trading_pair_id = ANY (%s))",
+        [as_of, None if pairs is None else list(pairs), None if pairs is None else list(pairs)],
     ).fetchone()
     assert row is not None
     return int(row[0])
+
+
+def overdue(conn: psycopg.Connection, ids: Sequence[int], until: datetime) -> list[int]:
+    """Those of the orders that still live and should have ended until that instant, oldest first."""
+    rows = conn.execute(
+        "SELECT id FROM orders WHERE id = ANY (%s) AND status IN ('OPEN', 'PARTIALLY_FILLED') AND expires_at <= %s"
+        " ORDER BY expires_at, id",
+        [list(ids), until],
+    )
+    return [number for (number,) in rows]
+
+
+def hurry(conn: psycopg.Connection) -> None:
+    """For the rest of the open transaction: whatever somebody holds is waited for hardly at all."""
+    milliseconds = SHORT_WAIT // timedelta(milliseconds=1)
+    conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{milliseconds}ms"])
+
+
+def ended_elsewhere(
+    conn: psycopg.Connection, worker: str, kinds: Sequence[str]
+) -> list[tuple[str, str | None]]:
+    """Items of open dead letters of the worker, and of open incidents of these kinds, whose order has ended, each with the
+    order's status; None: it doesn't exist any more."""
+    return conn.execute(
+        load("orders", "ended_elsewhere"), {"worker": worker, "kinds": list(kinds)}
+    ).fetchall()
 
 
 def expire(

@@ -17,25 +17,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import psycopg
 
 from maven_cli.db.failures import explain
-from maven_cli.engines import Answer, Engine, Nonsense, NotFound, Removal, Removed, Unreachable, open_engine
+from maven_cli.engines import open_engine
 from maven_cli.errors import ConfigurationError
 from maven_cli.events.publish import publish_after
 from maven_cli.market.pairs import resolve_pairs
 from maven_cli.numbers import plain
-from maven_cli.operations import circuits, dead_letters, incidents
-from maven_cli.orders import due, removals
-from maven_cli.orders.due import BATCH, BEGINNING, DueOrder, Expired
+from maven_cli.operations import dead_letters, incidents
+from maven_cli.orders import due
+from maven_cli.orders.due import BATCH, BEGINNING, WORK_KEY, DueOrder, Expired
+from maven_cli.passes.expiry_engine import ALARMS, EngineSide
 from maven_cli.runner import Outcome, Pass, Services, Worker, run
+from maven_cli.times import format_duration
 
 WORKER = Worker("orders-expire", "OrderExpirationWorker", "orders-expire")
-WORK_KEY = "orders:expire"
+# Past its end for so long, and still held by somebody else: a transaction that was left open, perhaps.
+HELD_LONG = timedelta(minutes=1)
 # Somebody else holds a row, or won a race: nothing is wrong with the order, the next pass finds it again.
 BUSY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 
@@ -72,12 +75,11 @@ class _Expiry:
     current: Pass
     limit: int | None
     dry_run: bool
-    engine: Engine | None = None
-    fenced: bool = True
+    engine: EngineSide | None = None
     expired: list[Expired] = field(default_factory=list)
-    waiting: int = 0
+    held: list[int] = field(default_factory=list)  # left to the next pass, because somebody else was at them
     owed: int = 0
-    busy: int = 0
+    met_lock: bool = False  # somebody holds what we need: later waits are short
 
     @property
     def room(self) -> int:
@@ -113,45 +115,38 @@ def _body(expiry: _Expiry, symbols: Sequence[str]) -> dict[str, Any]:
         )
     engine = open_engine(settings, lambda: current.services.redis_url)
     if engine is None:
-        _expire_due(expiry, pairs, lambda orders: [(o.id, o.remaining, o.changed_at) for o in orders])
+        backlog = _expire_due(
+            expiry, pairs, lambda orders: [(o.id, o.remaining, o.changed_at) for o in orders]
+        )
     else:
         with closing(engine):
-            expiry.engine = engine
-            expiry.fenced = settings.settlement_fence == "enforced"
-            if expiry.fenced and not removals.fence_stands(current.conn):
-                expiry.fenced = False
-                log.error(
-                    "orders.unfenced",
-                    "MAVEN_SETTLEMENT_FENCE says enforced, but the trigger isn't there: orders wait for the engine",
-                )
+            expiry.engine = side = EngineSide(current, engine, dry_run=expiry.dry_run)
+            backlog = _expire_due(expiry, pairs, side.ready)
+            expiry.held += side.held
+            # After the orders that are due: what has ended already must not cost them their time.
             if not expiry.dry_run:
-                _settle_open(expiry)
-            _expire_due(expiry, pairs, lambda orders: _ask_engine(expiry, orders))
-    backlog = due.count_due(current.conn, current.as_of) if expiry.room == 0 else 0
+                side.work_off()
     if not expiry.dry_run:
+        _close_ended(current)
         publish_after(current.services, current.conn, log, stop=current.stop.check)
-    mismatched = sum(one.differs for one in expiry.expired)
+        _warn_of_held(expiry)
+    counts = {
+        "expired": len(expiry.expired),
+        "waiting": 0 if expiry.engine is None else expiry.engine.waiting,
+        "owed": expiry.owed,
+        "busy": len(expiry.held),
+        "mismatched": sum(one.differs for one in expiry.expired),
+        "backlog": backlog,
+    }
     milliseconds = round(current.elapsed().total_seconds() * 1000)
     log.info(
         "orders.done",
         f"Expired {len(expiry.expired)} orders, {len(current.errors)} errors ({milliseconds}ms)",
-        expired=len(expiry.expired),
+        **counts,
         errors=len(current.errors),
-        waiting=expiry.waiting,
-        owed=expiry.owed,
-        mismatched=mismatched,
-        backlog=backlog,
         duration_ms=milliseconds,
     )
-    data = {
-        "as_of": current.as_of,
-        "expired": len(expiry.expired),
-        "waiting": expiry.waiting,
-        "owed": expiry.owed,
-        "busy": expiry.busy,
-        "mismatched": mismatched,
-        "backlog": backlog,
-    }
+    data = {"as_of": current.as_of, **counts}
     if expiry.dry_run:
         data["orders"] = expiry.expired
     return data
@@ -160,24 +155,28 @@ def _body(expiry: _Expiry, symbols: Sequence[str]) -> dict[str, Any]:
 Ready = Callable[[Sequence[DueOrder]], list[tuple[int, Decimal, datetime]]]
 
 
-def _expire_due(expiry: _Expiry, pairs: Sequence[int] | None, ready: Ready) -> None:
-    """Walks over everything that is due, oldest first; `ready` says which of a batch may end."""
+def _expire_due(expiry: _Expiry, pairs: Sequence[int] | None, ready: Ready) -> int:
+    """Walks over everything that is due, oldest first; `ready` says which of a batch may end.
+
+    Returns the backlog: how many orders are still due when there is no room for more.
+    """
     current = expiry.current
     after = BEGINNING
     # Nearly always nothing is.
     if not due.anything_due(current.conn, current.as_of):
-        return
+        return 0
     while room := expiry.room:
         current.stop.check()
         orders = due.due_orders(current.conn, current.as_of, after, pairs=pairs, limit=room)
         if not orders:
-            return
+            break
         after = (orders[-1].expires_at, orders[-1].id)
         names = {order.id: order.pair for order in orders}
         if able := ready(orders):
             _end(expiry, able, names)
         if len(orders) < room:
-            return
+            break
+    return 0 if expiry.room else due.count_due(current.conn, current.as_of, pairs)
 
 
 def _end(expiry: _Expiry, orders: list[tuple[int, Decimal, datetime]], names: dict[int, str | None]) -> None:
@@ -185,31 +184,34 @@ def _end(expiry: _Expiry, orders: list[tuple[int, Decimal, datetime]], names: di
     current, settings = expiry.current, expiry.current.settings
     try:
         with current.rehearsal() if expiry.dry_run else current.transaction(WORK_KEY, money=True) as conn:
+            if expiry.met_lock:
+                due.hurry(conn)
             done = due.expire(conn, current.as_of, orders, formula=settings.expiry_formula == "apply")
             if done and not expiry.dry_run:
                 ids = [one.id for one in done]
                 dead_letters.resolve(conn, WORKER.name, [f"order:{number}" for number in ids])
                 if expiry.engine is not None:
-                    removals.settle(conn, ids)
-                    _close_incidents(conn, ids)
+                    expiry.engine.ended(conn, ids)
     except psycopg.Error as error:
         if not isinstance(error, BUSY) and explain(error) is not None:
             raise
-        if isinstance(error, BUSY) and expiry.room == 0:
-            # Each half would wait as long again for whoever holds the rows; the next pass finds them.
-            expiry.busy += len(orders)
-            return
-        if len(orders) > 1:
+        busy = isinstance(error, BUSY)
+        expiry.met_lock |= busy
+        # Each half would wait again for whoever holds the rows; the next pass finds them.
+        if busy and (len(orders) == 1 or expiry.room == 0):
+            expiry.held += [number for number, _, _ in orders]
+        elif len(orders) > 1:
             middle = len(orders) // 2
             _end(expiry, orders[:middle], names)
             _end(expiry, orders[middle:], names)
-        elif isinstance(error, BUSY):
-            expiry.busy += 1
         else:
             expiry.dead(orders[0][0], error)
         return
-    expiry.busy += len(orders) - len(done)
+    ended = {one.id for one in done}
+    expiry.held += [number for number, _, _ in orders if number not in ended]
     expiry.expired += done
+    if expiry.engine is not None:
+        expiry.owed += len(ended & expiry.engine.unheard)
     for one in done:
         current.log.debug("orders.item", f"Expired order {one.id} ({names[one.id]})", order=one.id)
         if one.differs:
@@ -221,146 +223,34 @@ def _end(expiry: _Expiry, orders: list[tuple[int, Decimal, datetime]], names: di
             )
 
 
-# ------------------------------------------------------------------------------------------------------- the engine
-
-
-def _ask_engine(expiry: _Expiry, orders: Sequence[DueOrder]) -> list[tuple[int, Decimal, datetime]]:
-    """Asks the engine about a batch, and returns the orders on which both books agree now."""
-    current, settings = expiry.current, expiry.current.settings
-    if not expiry.dry_run:
-        with current.transaction(WORK_KEY) as conn:
-            asked = removals.ask(conn, orders)
-        _call(expiry, asked)
-    found = removals.verdicts(
-        current.conn,
-        [order.id for order in orders],
-        current.as_of,
-        grace=settings.engine_grace,
-        settle=settings.engine_settle,
-    )
-    able = []
-    for verdict in found:
-        without_engine = verdict.kind == "gone" and expiry.fenced and not settings.expiry_require_engine
-        if verdict.kind == "agreed" or without_engine:
-            able.append((verdict.order_id, verdict.remaining, verdict.changed_at))
-            expiry.owed += without_engine
-            continue
-        expiry.waiting += 1
-        if verdict.kind in ("differs", "gone"):
-            _alarm(expiry, verdict)
-    return able
-
-
-def _call(expiry: _Expiry, asked: Sequence[Removal]) -> list[tuple[Removal, Answer]]:
-    """Calls the engine unless its circuit is open, and records what it said."""
-    engine, current, settings = expiry.engine, expiry.current, expiry.current.settings
-    if engine is None or not asked:
-        return []
-    circuit = f"engine:{engine.name}"
-    admitted = circuits.admit(current.conn, circuit)
-    if admitted:
-        answers = list(engine.cancel(asked))
-    else:
-        answers = [(removal, Unreachable("its circuit is open")) for removal in asked]
+def _close_ended(current: Pass) -> None:
+    """Closes dead letters and incidents about orders that somebody else has ended: there is nothing to do any more."""
+    by_status: dict[str | None, list[str]] = {}
+    for item, status in due.ended_elsewhere(current.conn, WORKER.name, ALARMS):
+        by_status.setdefault(status, []).append(item)
+    if not by_status:
+        return
     with current.transaction(WORK_KEY) as conn:
-        removals.record(conn, answers)
-    failures = [answer.reason for _, answer in answers if isinstance(answer, Unreachable | Nonsense)]
-    # Nonsense about an order is that order's trouble: an engine that answers at all is there.
-    if admitted and all(isinstance(answer, Unreachable) for _, answer in answers):
-        circuits.failed(
-            current.conn,
-            circuit,
-            failures[0],
-            threshold=settings.circuit_failures,
-            cool_down=settings.circuit_cool_down,
-            longest=settings.circuit_longest,
-        )
-    elif admitted:
-        circuits.succeeded(current.conn, circuit)
-    if failures:
-        current.log.warning(
-            "orders.engine",
-            f"The engine has no answer for {len(failures)} of {len(answers)} orders: {failures[0]}",
-            engine=engine.name,
-        )
-    for removal, answer in answers:
-        if isinstance(answer, Nonsense):
-            current.fail(
-                f"order:{removal.order_id}", ValueError(f"the engine's answer isn't one: {answer.reason}")
-            )
-    return answers
+        for status, items in by_status.items():
+            if status is None:
+                reason = "the order doesn't exist any more"
+            elif status == "EXPIRED":
+                reason = "the order has ended: it is EXPIRED"
+            else:
+                reason = f"the platform has ended the order itself: it is {status}"
+            dead_letters.resolve(conn, WORKER.name, items, reason=reason)
+            incidents.close(conn, ALARMS, items, WORKER.name, reason)
 
 
-def _settle_open(expiry: _Expiry) -> None:
-    """Works off what is still open between the engine and us, within half of the time."""
+def _warn_of_held(expiry: _Expiry) -> None:
+    """Whoever holds an order, or its wallet, for a moment is nobody's concern; for a minute, he is."""
     current = expiry.current
-    after = BEGINNING
-    while current.elapsed() < current.settings.expiry_budget / 2:
-        found = removals.open_removals(current.conn, current.as_of, after, BATCH)
-        if not found:
-            return
-        after = (found[-1][0], found[-1][1].removal.order_id)
-        owed = {one.removal.order_id: one for _, one in found if one.state == "owed"}
-        answers = {
-            removal.order_id: answer for removal, answer in _call(expiry, [o.removal for o in owed.values()])
-        }
-        done = []
-        with current.transaction(WORK_KEY) as conn:
-            for _, one in found:
-                number = one.removal.order_id
-                answer = answers.get(number)
-                if one.state == "done" or isinstance(answer, Removed | NotFound):
-                    done.append(number)
-                left = answer.remaining if isinstance(answer, Removed) else one.engine_remaining
-                if one.state != "revived" and left is not None and left != one.remaining:
-                    incidents.open_incident(
-                        conn,
-                        "late_fill",
-                        f"order:{number}",
-                        f"order {number} is {one.status} with {plain(one.remaining)} left, but the engine had {plain(left)}: "
-                        "what it matched in between is refused by the settlement fence",
-                    )
-            removals.settle(conn, done)
-            for _, one in found:
-                if one.state == "revived":
-                    incidents.open_incident(
-                        conn,
-                        "revived_order",
-                        f"order:{one.removal.order_id}",
-                        f"order {one.removal.order_id} was given a later end after the engine had taken it out of its book; "
-                        "place it again or cancel it",
-                    )
-
-
-def _alarm(expiry: _Expiry, verdict: removals.Verdict) -> None:
-    """An order that stays locked until somebody looks: an incident, and an error of this pass."""
-    item = f"order:{verdict.order_id}"
-    if verdict.kind == "differs":
-        assert verdict.engine_remaining is not None
-        kind = "books_differ"
-        why = (
-            f"the engine removed order {verdict.order_id} with {plain(verdict.engine_remaining)} left, the database has "
-            f"{plain(verdict.remaining)}; a fill was never settled"
+    if not expiry.held:
+        return
+    if late := due.overdue(current.conn, expiry.held, current.as_of - HELD_LONG):
+        current.log.warning(
+            "orders.held",
+            f"{len(late)} orders are past their end for more than {format_duration(HELD_LONG)} and held by another "
+            f"transaction, the oldest is order {late[0]}",
+            busy=len(late),
         )
-    else:
-        kind = "engine_gone"
-        why = (
-            f"order {verdict.order_id} stays locked: the engine can't be asked"
-            f" ({verdict.error}), and without its word it may not end"
-        )
-    expiry.current.fail(item, ValueError(why))
-    expiry.current.log.error("orders.alert", why, order=verdict.order_id)
-    if not expiry.dry_run:
-        with expiry.current.transaction(WORK_KEY) as conn:
-            incidents.open_incident(conn, kind, item, why)
-
-
-def _close_incidents(conn: psycopg.Connection, ids: Sequence[int]) -> None:
-    """What the alarms were about is over: these orders have ended after all."""
-    rows = conn.execute(
-        "SELECT kind, item FROM incidents WHERE resolved_at IS NULL AND kind IN ('books_differ', 'engine_gone')"
-        " AND item = ANY (%s)",
-        [[f"order:{number}" for number in ids]],
-    ).fetchall()
-    for kind, item in rows:
-        incidents.close(conn, kind, item, WORKER.name, "the order has ended: both books agreed in the end")

@@ -468,6 +468,63 @@ def test_a_held_wallet_costs_no_more_than_the_budget(
     assert run(services)["expired"] == len(orders)
 
 
+def test_a_held_wallet_costs_one_long_wait(
+    services: TestServices, exchange: Exchange, database_url: str
+) -> None:
+    """After the first wait in vain the others are short, so that those behind it have their turn."""
+    held = [exchange.place(1, quantity="0.1") for _ in range(40)]
+    free = [exchange.place(2, quantity="0.1") for _ in range(10)]
+    services.settings = services.settings.model_copy(update={"expiry_budget": timedelta(seconds=20)})
+    with psycopg.connect(database_url) as other:
+        other.execute("SELECT FROM wallets WHERE user_id = 1 FOR NO KEY UPDATE")
+        began = time.monotonic()
+        found = run(services)
+        assert time.monotonic() - began < 8  # 79 waits of half a second are 40
+    assert (found["expired"], found["busy"]) == (len(free), len(held))
+    assert run(services)["expired"] == len(held)
+
+
+def logged(done: Any) -> dict[str, dict[str, Any]]:
+    return {line["action"]: line for line in map(json.loads, done.err.splitlines())}
+
+
+def test_an_order_that_is_held_for_long_is_told(cli: Cli, exchange: Exchange, database_url: str) -> None:
+    """And the summary counts what was held."""
+    exchange.place(1, expires=timedelta(seconds=-5))
+    late = exchange.place(1, expires=timedelta(minutes=-2))
+    with psycopg.connect(database_url) as other:
+        other.execute("SELECT FROM orders FOR NO KEY UPDATE")
+        lines = logged(cli("orders", "expire", env={"MAVEN_LOG_FORMAT": "json"}))
+    assert lines["orders.done"]["busy"] == 2
+    assert lines["orders.held"]["level"] == "warn"
+    assert lines["orders.held"]["message"].endswith(
+        f"1 orders are past their end for more than 1min and held by another transaction, the oldest is order {late}"
+    )
+    again = logged(cli("orders", "expire", env={"MAVEN_LOG_FORMAT": "json"}))
+    assert again["orders.done"]["expired"] == 2
+    assert "orders.held" not in again
+
+
+def test_a_dead_letter_is_over_when_somebody_else_ends_its_order(
+    services: TestServices, exchange: Exchange
+) -> None:
+    canceled, deleted = (exchange.place(1, quantity="10", filled_quantity=Decimal(11)) for _ in range(2))
+    assert set(run(services)["errors"]) == {f"order:{canceled}", f"order:{deleted}"}
+    exchange.cancel(canceled)
+    exchange.conn.execute("DELETE FROM orders WHERE id = %s", [deleted])
+    assert run(services)["errors"] == {}
+    letters = exchange.conn.execute("SELECT item, state, closed_by, reason FROM dead_letters").fetchall()
+    assert sorted(letters) == [
+        (
+            f"order:{canceled}",
+            "RESOLVED",
+            "orders-expire",
+            "the platform has ended the order itself: it is CANCELED",
+        ),
+        (f"order:{deleted}", "RESOLVED", "orders-expire", "the order doesn't exist any more"),
+    ]
+
+
 def test_two_ends_of_one_lock_under_repeatable_read(
     services: TestServices, exchange: Exchange, database_url: str
 ) -> None:
@@ -493,6 +550,9 @@ def test_only_one_pair(services: TestServices, exchange: Exchange) -> None:
     ether, bitcoin = exchange.place(pair="ETH/USDT"), exchange.place()
     assert run(services, pairs=["ETH/USDT"])["expired"] == 1
     assert (exchange.status(ether), exchange.status(bitcoin)) == ("EXPIRED", "OPEN")
+    services.settings = services.settings.model_copy(update={"expiry_budget": timedelta(0)})
+    assert run(services, pairs=["ETH/USDT"])["backlog"] == 0
+    assert run(services)["backlog"] == 1
     with pytest.raises(UsageError, match="no pair 'X/Y'"):
         expire(services, pairs=["X/Y"])
 

@@ -35,13 +35,30 @@ def test_an_open_incident_is_brought_up_to_date_not_repeated(conn: psycopg.Conne
 
 def test_after_it_was_resolved_the_next_one_is_new(conn: psycopg.Connection) -> None:
     first = opened(conn)
-    assert incidents.close(conn, KIND, ITEM, "orders-expire", "the books agree now")
-    assert not incidents.close(conn, KIND, ITEM, "orders-expire", "again")
+    assert incidents.close(conn, [KIND], [ITEM], "orders-expire", "the books agree now")
+    assert not incidents.close(conn, [KIND], [ITEM], "orders-expire", "again")
     assert incidents.listed(conn) == []
     assert opened(conn) != first
     old, new = incidents.listed(conn, everything=True)
     assert (old.resolved_by, old.reason) == ("orders-expire", "the books agree now")
     assert (new.resolved_at, new.resolved_by, new.reason) == (None, None, None)
+
+
+def test_what_somebody_has_looked_at_comes_back_only_when_it_changes(conn: psycopg.Connection) -> None:
+    def see(**details: int) -> bool:
+        return incidents.open_incident(conn, KIND, ITEM, "seen", details, unless_resolved=True)
+
+    assert see(left=6)
+    assert not see(left=6)
+    (found,) = incidents.listed(conn)
+    assert incidents.resolve(conn, found.id, by="ada", reason="known")
+    assert not see(left=6)
+    assert incidents.listed(conn) == []
+    assert see(left=5)
+    assert incidents.open_incident(conn, KIND, "order:124", "seen", {"left": 6}, unless_resolved=True)
+    # And by default, whatever was resolved.
+    assert incidents.close(conn, [KIND], [ITEM, "order:124"], "orders-expire", "over") == 2
+    assert incidents.open_incident(conn, KIND, ITEM, "seen", {"left": 6})
 
 
 def test_many_passes_that_see_the_same_open_it_once(conn: psycopg.Connection) -> None:

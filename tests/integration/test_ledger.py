@@ -607,3 +607,29 @@ def test_a_role_with_execute_alone_moves_balances_but_not_by_hand(
                 theirs.execute(statement)
     assert balances(books, wallet) == ("9", "0", 4)
     assert wrong(conn) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM wallets",
+        "DELETE FROM locks",
+        "UPDATE wallets SET id = id + 100",
+        "UPDATE locks SET id = id + 100",
+        "INSERT INTO ledger_entries SELECT 999, seq, kind, 'none', 1, 0, 1, 0, NULL, now(), digest FROM ledger_entries LIMIT 1",
+        (
+            "WITH moved AS (UPDATE wallets SET seq = seq + 1 RETURNING *) INSERT INTO ledger_entries"
+            " SELECT id, seq, 'gift', 'g', 0, 1, available, locked, 999, now(), '' FROM moved LIMIT 1"
+        ),
+    ],
+)
+@pytest.mark.parametrize("mode", ["enforced", "observed"])
+def test_what_has_entries_stays(conn: psycopg.Connection, change: str, mode: str) -> None:
+    """As foreign keys would have it: no entry without its wallet and its lock."""
+    books = Books(conn)
+    books.deposit(1, "BTC", "5")
+    books.place(1, "sell", "2", "10")
+    conn.execute("DELETE FROM orders")
+    conn.execute("SELECT maven_ledger_mode(%s, 'tests')", [mode])
+    with refuses("23503"):
+        conn.execute(change)

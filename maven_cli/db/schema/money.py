@@ -60,7 +60,7 @@ locks = Table(
 ledger_entries = Table(
     "ledger_entries",
     metadata,
-    Column("wallet_id", ForeignKey("wallets.id"), nullable=False),
+    Column("wallet_id", BigInteger, nullable=False),
     Column("seq", BigInteger, nullable=False),
     Column("kind", Text, nullable=False),
     Column("reference", Text, nullable=False),
@@ -68,7 +68,7 @@ ledger_entries = Table(
     Column("locked_delta", Amount, nullable=False),
     Column("available_after", Amount, nullable=False),
     Column("locked_after", Amount, nullable=False),
-    Column("lock_id", ForeignKey("locks.id")),
+    Column("lock_id", BigInteger),
     Column("created_at", Instant, nullable=False, server_default=now),
     Column("digest", LargeBinary, nullable=False),
     PrimaryKeyConstraint("wallet_id", "seq"),

@@ -20,7 +20,7 @@ SELECT o.id, o.user_id, p.symbol AS pair, o.side, o.type, o.remaining_quantity A
   LEFT JOIN trading_pairs p ON p.id = o.trading_pair_id
   LEFT JOIN assets a ON a.id = CASE o.side WHEN 'buy' THEN p.quote_asset_id ELSE p.base_asset_id END
   LEFT JOIN locks l ON l.id = o.lock_id
-  LEFT JOIN engine_removals r ON r.order_id = o.id
+  LEFT JOIN engine_removals r ON r.order_id = o.id AND r.requested_at >= o.expires_at
   LEFT JOIN dead_letters d ON d.worker = 'orders-expire' AND d.item = 'order:' || o.id AND d.state <> 'RESOLVED'
  WHERE o.status IN ('OPEN', 'PARTIALLY_FILLED') AND o.expires_at <= %(until)s
    AND (%(pairs)s::bigint[] IS NULL OR o.trading_pair_id = ANY (%(pairs)s))

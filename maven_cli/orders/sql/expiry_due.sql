@@ -7,8 +7,7 @@ SELECT o.id, o.expires_at, p.symbol, o.side, o.remaining_quantity, o.updated_at
    AND (o.expires_at, o.id) > (%(after_at)s, %(after_id)s)
    AND (%(pairs)s::bigint[] IS NULL OR o.trading_pair_id = ANY (%(pairs)s))
    AND NOT EXISTS (
-       SELECT FROM dead_letters d
-        WHERE d.worker = 'orders-expire' AND d.item = 'order:' || o.id
-          AND (d.state = 'DISCARDED' OR d.state = 'OPEN' AND d.next_attempt_at > %(as_of)s))
+       SELECT FROM dead_letters
+        WHERE dead_letters.worker = 'orders-expire' AND dead_letters.item = 'order:' || o.id AND {not_due})
  ORDER BY o.expires_at, o.id
  LIMIT %(limit)s

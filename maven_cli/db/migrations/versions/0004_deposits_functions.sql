@@ -46,8 +46,11 @@ DECLARE
     name text := 'Deposit' || type || 'Event';
     told bigint;
 BEGIN
-    INSERT INTO outbox (event_id, type, aggregate, event)
-    SELECT x.event_id, name, 'deposit:' || x.id, maven_cloud_event(x.event_id, name, 'deposit:' || x.id, x.data)
+    INSERT INTO outbox (id, event_id, type, aggregate, event, created_at, digest) OVERRIDING SYSTEM VALUE
+    SELECT y.number, y.event_id, name, y.aggregate, y.event, now(),
+           maven_event_digest(y.number, y.event_id, name, y.aggregate, y.event, now())
+      FROM (SELECT nextval('outbox_id_seq') AS number, x.event_id, 'deposit:' || x.id AS aggregate,
+                   maven_cloud_event(x.event_id, name, 'deposit:' || x.id, x.data) AS event
       FROM (SELECT d.id, name || ':' || r.reference
                    || CASE WHEN type = 'Failed' THEN ':' || d.failures
                            WHEN type <> 'Credited' THEN ':' || c.reorg_epoch ELSE '' END AS event_id,
@@ -60,8 +63,7 @@ BEGIN
               FROM deposits d JOIN chains c ON c.id = d.chain_id JOIN tokens t ON t.id = d.token_id JOIN assets s ON s.id = t.asset_id
               LEFT JOIN deposit_addresses a ON a.chain_id = d.chain_id AND a.key = d.key
              CROSS JOIN LATERAL (SELECT maven_deposit_reference(c.name, c.family, d.tx_hash, d.kind, d.ordinal)) AS r (reference)
-             WHERE d.id = ANY (deposit_ids)) x
-     ORDER BY x.id
+             WHERE d.id = ANY (deposit_ids) ORDER BY d.id) x OFFSET 0) y
     ON CONFLICT ON CONSTRAINT uq_outbox_event_id DO NOTHING;
     GET DIAGNOSTICS told = ROW_COUNT;
     RETURN told;
@@ -126,9 +128,11 @@ BEGIN
                 MESSAGE = format('%s deposits, but %s entries and %s marked', cardinality(fresh), posted, marked);
         END IF;
         PERFORM maven_deposit_events('Credited', fresh);
-        INSERT INTO outbox (event_id, type, aggregate, event)
-        SELECT x.event_id, 'BalanceCreditedEvent', 'wallet:' || x.wallet_id,
-               maven_cloud_event(x.event_id, 'BalanceCreditedEvent', 'wallet:' || x.wallet_id, x.data)
+        INSERT INTO outbox (id, event_id, type, aggregate, event, created_at, digest) OVERRIDING SYSTEM VALUE
+        SELECT y.number, y.event_id, 'BalanceCreditedEvent', y.aggregate, y.event, now(),
+               maven_event_digest(y.number, y.event_id, 'BalanceCreditedEvent', y.aggregate, y.event, now())
+          FROM (SELECT nextval('outbox_id_seq') AS number, x.event_id, 'wallet:' || x.wallet_id AS aggregate,
+                       maven_cloud_event(x.event_id, 'BalanceCreditedEvent', 'wallet:' || x.wallet_id, x.data) AS event
           FROM (SELECT d.id, d.wallet_id, 'BalanceCreditedEvent:deposit:' || e.reference AS event_id,
                        jsonb_build_object(
                            'walletId', d.wallet_id::text, 'userId', d.user_id::text, 'asset', s.symbol,
@@ -137,8 +141,7 @@ BEGIN
                            'reason', 'DEPOSIT_CREDITED') AS data
                   FROM deposits d JOIN ledger_entries e ON e.wallet_id = d.wallet_id AND e.seq = d.entry_seq
                   JOIN tokens t ON t.id = d.token_id JOIN assets s ON s.id = t.asset_id
-                 WHERE d.id = ANY (fresh)) x
-         ORDER BY x.id;
+                 WHERE d.id = ANY (fresh) ORDER BY d.id) x OFFSET 0) y;
     END IF;
     RETURN QUERY
     SELECT d.id, d.status, d.amount, s.symbol, maven_hash_text(c.family, d.tx_hash)
