@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maven_cli.cli.command import command, current
+from maven_cli.cli.command import command, current, from_outcome
 from maven_cli.cli.options import Reason, check_reason
 from maven_cli.cli.output import Column, Result, table
 from maven_cli.cli.parsing import Group
@@ -106,6 +106,61 @@ def pause(
 def resume(names: Names) -> Result:
     """Let the passes go on with chains that were paused, or halted by a reorganisation that somebody has looked at."""
     return _set(names, "ACTIVE", None)
+
+
+@command(app, "test")
+def check_endpoints(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these chains. Default: all.")
+    ] = None,
+) -> Result:
+    """Ask every endpoint what the passes need of it: which chain it is on, its newest and its final blocks, whole blocks.
+
+    Exit 1 when some of them fail; when all fail for the same kind of reason, 69 (down) or 78 (configured wrongly). Circuits
+    and progress don't change by it.
+    """
+    from maven_cli.cli import chain_views
+    from maven_cli.passes import chains_check
+
+    outcome = chains_check.check(current().services, chains=names or [])
+    checked: list[chains_check.Checked] = (outcome.data or {})["endpoints"]
+    codes = [one.code for one in checked]
+    failed = [code for code in codes if code]
+    result = Result(checked, lambda out: chain_views.checked(out, checked))
+    if failed:
+        result.exit_code = codes[0] if len(set(codes)) == 1 else 1
+        result.status = "error" if len(failed) == len(codes) else "partial"
+    return result
+
+
+@command(app, "rescan")
+def rescan(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As in: maven chains list")],
+    first: Annotated[
+        int, typer.Option("--from", min=0, metavar="N", help="The first block to be read again.")
+    ],
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Read the blocks now, at most as many as one scan does, and only say what would change.",
+        ),
+    ] = False,
+) -> Result:
+    """Have a chain read again from an earlier block on: by the next scans, or with --dry-run for a look.
+
+    Deposits stay where they are until their blocks are read again; all evidence is void, so none is credited without being
+    verified anew. A chain that was halted is active again, from a block that you have compared with another source.
+    """
+    from maven_cli.cli import chain_views
+    from maven_cli.cli.operator import operator_name
+    from maven_cli.passes import chains_rescan
+
+    outcome = chains_rescan.rescan(
+        current().services, name, first, operator=operator_name(current().settings), dry_run=dry_run
+    )
+    data = outcome.data or {}
+    return from_outcome(outcome, chain_views.rescan_data(data), lambda out: chain_views.rescanned(out, data))
 
 
 def _set(names: list[str], state: str, reason: str | None) -> Result:

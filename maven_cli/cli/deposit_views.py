@@ -130,6 +130,36 @@ def one(out: Console, row: Row) -> None:
     facts(out, lines)
 
 
+def explained(out: Console, data: Mapping[str, Any]) -> None:
+    """Each deposit's story, then what stands in the way; then what isn't a deposit, and what the chain says."""
+    for row in data["deposits"]:
+        diagnosis = row["diagnosis"]
+        out.print(
+            f"Deposit {row['id']} of user {row['user_id']}: {plain(row['amount'])} {row['asset']} on {row['chain']}, {row['status']}, "
+            f"{row['confirmations']} of {row['required']} confirmations",
+            markup=False,
+        )
+        out.print(f"transaction {row['tx_hash']}, to {row['address'] or '-'}", markup=False)
+        lines = [[iso(step["at"]), step["what"], step["detail"] or ""] for step in row["story"]]
+        table(out, [Column("WHEN"), Column("WHAT"), Column("")], lines, empty="")
+        out.print(f"now: {diagnosis.why}", markup=False)
+        if diagnosis.expected is not None:
+            out.print(f"expected: about {iso(diagnosis.expected)}", markup=False)
+        if diagnosis.next is not None:
+            out.print(f"next: {diagnosis.next}", markup=False)
+    for row in data["unmatched"]:
+        what = "the chain's coin" if row["contract"] is None else f"token {row['contract']}"
+        out.print(
+            f"No deposit on {row['chain']}: {row['units']} base units of {what} to user {row['user_id']} in block "
+            f"{row['block_height']}: {row['reason']}",
+            markup=False,
+        )
+    for one in data["looked"]:
+        out.print(f"On {one.chain}: {one.why}", markup=False)
+        if one.next is not None:
+            out.print(f"next: {one.next}", markup=False)
+
+
 def unmatched(out: Console, found: Sequence[Row], now: datetime, limit: int) -> None:
     if not found:
         out.print("nothing arrived at the users' addresses that is no deposit")

@@ -150,6 +150,43 @@ def show(number: Id) -> Result:
     return Result(row, lambda out: deposit_views.one(out, row))
 
 
+@command(app, "explain")
+def explain(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID|TXID", help="A deposit's id, or a transaction's hash as its chain writes it."
+        ),
+    ],
+    chain: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--chain",
+            metavar="NAME",
+            help="Look for the hash on this chain only; may be repeated. EVM chains write it alike.",
+        ),
+    ] = None,
+    on_chain: Annotated[
+        bool, typer.Option("--on-chain", help="Ask a node also about what the books know.")
+    ] = False,
+) -> Result:
+    """Tell the whole story of a deposit: what happened, what it waits for, until when about, and what to do.
+
+    A transaction that the books don't know is looked for on its chain, to say why it is no deposit.
+    """
+    from maven_cli.cli import deposit_views
+    from maven_cli.passes import deposits_explain
+
+    outcome = deposits_explain.explain(current().services, what, chains=chain or [], on_chain=on_chain)
+    data = outcome.data or {}
+    document = {
+        **data,
+        "deposits": deposit_views.rows(data["deposits"]),
+        "unmatched": [{**row, "units": str(row["units"])} for row in data["unmatched"]],
+    }
+    return from_outcome(outcome, document, lambda out: deposit_views.explained(out, data))
+
+
 @command(app, "unmatched")
 def unmatched(chain: OfChains = None, limit: Limit = 100) -> Result:
     """Show what arrived at the users' addresses and is no deposit: tokens that aren't listed, the exchange's own transfers.

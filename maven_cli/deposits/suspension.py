@@ -120,6 +120,6 @@ def _locked(conn: psycopg.Connection, token: int) -> dict[str, Any]:
 
 def _close_halted(conn: psycopg.Connection, item: str, operator: str) -> None:
     """The incident says the contract in the chain's notation, capitals included."""
-    for found in incidents.listed(conn, kind="token_halted"):
-        if found.item.lower() == item.lower():
-            incidents.close(conn, found.kind, found.item, operator, "to be checked again by the next scan")
+    items = [found.item for found in incidents.listed(conn, kind="token_halted")]
+    mine = [one for one in items if one.lower() == item.lower()]
+    incidents.close(conn, ["token_halted"], mine, operator, "to be checked again by the next scan")

@@ -127,7 +127,8 @@ def test_d36_the_platform_s_lines_of_stuck(books: DepositBooks, cli: Cli) -> Non
     )
     follow.count(books.conn, books.chain, 999)
     fail(books, failed, "the wallet is closed")
-    age(books, slow), age(books, failed, "25 hours")
+    age(books, slow)
+    age(books, failed, "25 hours")
     done = cli("deposits", "stuck")
     assert done.code == 0
     hashes = {number: f"0x{tx.hex()}" for number, tx in books.rows("id", "tx_hash")}
@@ -329,7 +330,8 @@ def test_wrong_input_is_one_line_and_exit_2(
 )
 def test_no_adapter_and_no_web3_is_imported(books: DepositBooks, cli: Cli, command: list[str]) -> None:
     healthy(books)
-    age(books, *books.detect(books.transfer(1, ETHER)))
+    (number,) = books.detect(books.transfer(1, ETHER))
+    age(books, number)
     code = (
         "import sys\nfrom maven_cli.__main__ import main\n"
         f"sys.argv = ['maven', 'deposits', *{command!r}]\n"
