@@ -1,7 +1,8 @@
 """The event types that maven itself writes. docs/reference/events.md tells each field; tests hold both to the schemas.
 
 Each type is written by one SQL function, in the transaction of what it tells: OrderExpiredEvent and
-BalanceUnlockedEvent by maven_expire_orders, TradeRejectedEvent by maven_reject_trade.
+BalanceUnlockedEvent by maven_expire_orders, TradeRejectedEvent by maven_reject_trade, those of deposits by
+maven_deposit_events, BalanceCreditedEvent by maven_credit_deposits.
 """
 
 from __future__ import annotations
@@ -13,7 +14,17 @@ from typing import Any
 
 from maven_cli.errors import UsageError
 
-TYPES = ("OrderExpiredEvent", "BalanceUnlockedEvent", "TradeRejectedEvent")
+TYPES = (
+    "OrderExpiredEvent",
+    "BalanceUnlockedEvent",
+    "TradeRejectedEvent",
+    "DepositDetectedEvent",
+    "DepositConfirmedEvent",
+    "DepositCreditedEvent",
+    "DepositOrphanedEvent",
+    "DepositFailedEvent",
+    "BalanceCreditedEvent",
+)
 _SCHEMAS = Path(__file__).parent / "schemas"
 
 

@@ -40,6 +40,7 @@ from maven_cli.logs import WorkerLog, configure
 from maven_cli.passes.events import relay
 from maven_cli.runner import Outcome
 from tests.conftest import FULL, TestServices
+from tests.deposit_books import CONTRACT, DepositBooks, block
 from tests.support import Cli, Done, Market
 
 STREAM = "maven:events"
@@ -1072,7 +1073,22 @@ def real_events(conn: psycopg.Connection, market: Market) -> list[dict[str, Any]
             "SELECT maven_reject_trade(%s, %s, now(), 84000.50, 0.20, %s::bigint, NULL::bigint, 'order 1 is EXPIRED')",
             [pair.id, number, buyer],
         )
+    _deposits(conn)
     return [row[0] for row in conn.execute("SELECT event FROM outbox ORDER BY id")]
+
+
+def _deposits(conn: psycopg.Connection) -> None:
+    """One that is credited, one that is held, one that fails, and one that its chain takes back."""
+    books = DepositBooks(conn, minimum="0.001")
+    held, good, bad = books.transfer(1, 1), books.transfer(1, 10**18), books.transfer(2, 10**18)
+    books.detect(held)
+    (number,) = books.confirmed(good)
+    conn.execute("SELECT * FROM maven_credit_deposits(%s, %s, '2 minutes')", [books.chain.id, [number]])
+    (number,) = books.detect(bad)
+    conn.execute("SELECT maven_fail_deposit(%s, 'the transaction was reverted')", [number])
+    gone = [books.transfer(3, 5 * 10**18, token=CONTRACT, ordinal=n, tx=bytes(32)) for n in (0, 1)]
+    books.detect(*gone)
+    books.record(replace(gone[0], block=block(101, "fork")))
 
 
 def _order(conn: psycopg.Connection, pair: int, values: dict[str, Any]) -> None:

@@ -204,7 +204,7 @@ class Run:
         assert not wrong, wrong
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def node() -> Iterator[Anvil]:
     with Anvil() as anvil:
         yield anvil

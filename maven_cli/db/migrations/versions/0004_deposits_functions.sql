@@ -56,10 +56,11 @@ BEGIN
                            WHEN type <> 'Credited' THEN ':' || c.reorg_epoch ELSE '' END AS event_id,
                    jsonb_build_object(
                        'depositId', d.id::text, 'reference', r.reference, 'chain', c.name, 'txHash', maven_hash_text(c.family, d.tx_hash),
-                       'userId', d.user_id::text, 'address', a.address, 'asset', s.symbol, 'amount', trim_scale(d.amount)::text,
-                       'units', d.units::text, 'status', d.status, 'reason', d.reason, 'confirmations', d.confirmations,
-                       'requiredConfirmations', d.required, 'blockHeight', d.block_height::text,
-                       'blockHash', maven_hash_text(c.family, d.block_hash)) AS data
+                       'userId', d.user_id::text, 'address', coalesce(a.address, encode(d.key, 'hex')), 'asset', s.symbol, 'amount', trim_scale(d.amount)::text,
+                       'units', d.units::text, 'status', d.status, 'confirmations', d.confirmations::text,
+                       'requiredConfirmations', d.required::text, 'blockHeight', d.block_height::text,
+                       'blockHash', maven_hash_text(c.family, d.block_hash))
+                   || CASE WHEN type IN ('Detected', 'Failed') THEN jsonb_build_object('reason', d.reason) ELSE '{}' END AS data
               FROM deposits d JOIN chains c ON c.id = d.chain_id JOIN tokens t ON t.id = d.token_id JOIN assets s ON s.id = t.asset_id
               LEFT JOIN deposit_addresses a ON a.chain_id = d.chain_id AND a.key = d.key
              CROSS JOIN LATERAL (SELECT maven_deposit_reference(c.name, c.family, d.tx_hash, d.kind, d.ordinal)) AS r (reference)
