@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from maven_cli.cli.deposit_views import rows
+from maven_cli.cli.deposit_views import rows, text
 from maven_cli.cli.output import Column, table
 from maven_cli.cli.render import Field, print_table
 from maven_cli.numbers import plain
@@ -65,6 +65,27 @@ def checked(out: Console, found: Sequence[Checked]) -> None:
         for one in found:
             if one.error:
                 out.print(f"{one.chain}: {one.error}", markup=False)
+
+
+def tokens(out: Console, found: Sequence[dict[str, Any]]) -> None:
+    if not found:
+        out.print("there are no tokens yet: maven chains add FILE")
+        return
+
+    def minimum(row: dict[str, Any]) -> str:
+        return plain(row["minimum"])
+
+    fields: list[Field[dict[str, Any]]] = [
+        text("chain", "CHAIN", 0),
+        text("asset", "ASSET", 0),
+        text("contract", "CONTRACT", 3),
+        text("decimals", "DECIMALS", 1, right=True),
+        Field("minimum", "MINIMUM", 1, minimum, minimum),
+        text("confirmations", "CONFIRMATIONS", 2, right=True),
+        text("state", "STATE", 0),
+        text("reason", "REASON", 0),
+    ]
+    print_table(out, fields, found)
 
 
 def rescan_data(data: Mapping[str, Any]) -> dict[str, Any]:

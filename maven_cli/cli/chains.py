@@ -193,46 +193,14 @@ def tokens(
     ] = None,
 ) -> Result:
     """Show every token: its contract, decimals, minimum, confirmations, and whether it is active."""
+    from maven_cli.cli import chain_views
     from maven_cli.db.connection import session
     from maven_cli.deposits import suspension
     from maven_cli.deposits.read import chain_ids
 
     with session(current().services.database_url, "chains tokens") as conn:
         rows = suspension.tokens(conn, chain_ids(conn, names or []))
-    return Result(rows, lambda out: _tokens(out, rows))
-
-
-def _tokens(out: Console, rows: list[dict[str, Any]]) -> None:
-    from maven_cli.numbers import plain
-
-    columns = [
-        Column("CHAIN"),
-        Column("ASSET"),
-        Column("CONTRACT"),
-        Column("DECIMALS", True),
-        Column("MINIMUM", True),
-        Column("CONFIRMATIONS", True),
-        Column("STATE"),
-        Column("REASON"),
-    ]
-    table(
-        out,
-        columns,
-        [
-            [
-                row["chain"],
-                row["asset"],
-                row["contract"] or "-",
-                str(row["decimals"]),
-                plain(row["minimum"]),
-                str(row["confirmations"]),
-                row["state"].lower(),
-                row["reason"] or "",
-            ]
-            for row in rows
-        ],
-        empty="there are no tokens yet: maven chains add FILE",
-    )
+    return Result(rows, lambda out: chain_views.tokens(out, rows))
 
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As in: maven chains list")]

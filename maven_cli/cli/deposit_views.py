@@ -31,12 +31,25 @@ def rows(found: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 def stats(out: Console, data: Mapping[str, Any]) -> None:
     """A line for each chain, a sum where there are several, and what is held for which reason."""
-    names = ("pending", "confirming", "confirmed", "credited", "held", "failed", "orphaned", "rejected")
-    columns = [Column("CHAIN"), *(Column(name.upper(), True) for name in names)]
-    lines = [[row["chain"], *(str(row[name]) for name in names)] for row in data["chains"]]
-    if len(lines) > 1:
-        lines.append(["all", *(str(data[name]) for name in names)])
-    table(out, columns, lines, empty="there are no chains yet: maven chains add FILE")
+    if not data["chains"]:
+        out.print("there are no chains yet: maven chains add FILE")
+        return
+    ranks = {
+        "pending": 0,
+        "confirming": 0,
+        "confirmed": 0,
+        "credited": 0,
+        "held": 1,
+        "failed": 1,
+        "orphaned": 2,
+        "rejected": 3,
+    }
+    lines = [*data["chains"], {**data, "chain": "all"}] if len(data["chains"]) > 1 else data["chains"]
+    fields = [
+        text("chain", "CHAIN", 0),
+        *(text(name, name.upper(), rank, right=True) for name, rank in ranks.items()),
+    ]
+    print_table(out, fields, lines)
     for reason, number in sorted(data["held_reasons"].items(), key=lambda item: -item[1]):
         out.print(f"{number} held: {reason}", markup=False)
 
@@ -95,13 +108,13 @@ def listed(out: Console, found: Sequence[Row], now: datetime, limit: int) -> Non
         out.print("there is no such deposit")
         return
     fields: list[Field[Row]] = [
-        _text("id", "ID", 0, right=True),
-        _text("chain", "CHAIN", 1),
-        _text("status", "STATUS", 0),
+        text("id", "ID", 0, right=True),
+        text("chain", "CHAIN", 1),
+        text("status", "STATUS", 0),
         Field("confirmations", "CONFIRMATIONS", 3, _confirmations, _confirmations),
         Field("amount", "AMOUNT", 0, lambda row: plain(row["amount"]), lambda row: plain(row["amount"])),
-        _text("asset", "ASSET", 0),
-        _text("user_id", "USER", 2, right=True),
+        text("asset", "ASSET", 0),
+        text("user_id", "USER", 2, right=True),
         Field(
             "first_seen_at",
             "AGE",
@@ -109,8 +122,8 @@ def listed(out: Console, found: Sequence[Row], now: datetime, limit: int) -> Non
             lambda row: iso(row["first_seen_at"]),
             lambda row: short_age(now - row["first_seen_at"]),
         ),
-        _text("tx_hash", "TX", 4),
-        _text("reason", "REASON", 5),
+        text("tx_hash", "TX", 4),
+        text("reason", "REASON", 5),
     ]
     print_table(out, fields, found)
     if found[0]["total"] > limit:
@@ -140,7 +153,10 @@ def explained(out: Console, data: Mapping[str, Any]) -> None:
             markup=False,
         )
         out.print(f"transaction {row['tx_hash']}, to {row['address'] or '-'}", markup=False)
-        lines = [[iso(step["at"]), step["what"], step["detail"] or ""] for step in row["story"]]
+        lines = [
+            [iso(step["at"].replace(microsecond=0)), step["what"], step["detail"] or ""]
+            for step in row["story"]
+        ]
         table(out, [Column("WHEN"), Column("WHAT"), Column("")], lines, empty="")
         out.print(f"now: {diagnosis.why}", markup=False)
         if diagnosis.expected is not None:
@@ -165,8 +181,8 @@ def unmatched(out: Console, found: Sequence[Row], now: datetime, limit: int) -> 
         out.print("nothing arrived at the users' addresses that is no deposit")
         return
     fields: list[Field[Row]] = [
-        _text("chain", "CHAIN", 0),
-        _text("user_id", "USER", 0, right=True),
+        text("chain", "CHAIN", 0),
+        text("user_id", "USER", 0, right=True),
         Field("units", "UNITS", 0, lambda row: str(row["units"]), lambda row: str(row["units"])),
         Field(
             "contract",
@@ -176,7 +192,7 @@ def unmatched(out: Console, found: Sequence[Row], now: datetime, limit: int) -> 
             lambda row: row["contract"] or "the chain's coin",
             right=False,
         ),
-        _text("block_height", "BLOCK", 2, right=True),
+        text("block_height", "BLOCK", 2, right=True),
         Field(
             "first_seen_at",
             "AGE",
@@ -184,9 +200,9 @@ def unmatched(out: Console, found: Sequence[Row], now: datetime, limit: int) -> 
             lambda row: iso(row["first_seen_at"]),
             lambda row: short_age(now - row["first_seen_at"]),
         ),
-        _text("tx_hash", "TX", 3),
-        _text("address", "ADDRESS", 4),
-        _text("reason", "REASON", 0),
+        text("tx_hash", "TX", 3),
+        text("address", "ADDRESS", 4),
+        text("reason", "REASON", 0),
     ]
     print_table(out, fields, found)
     if len(found) == limit:
@@ -197,7 +213,7 @@ def _confirmations(row: Row) -> str:
     return f"{row['confirmations']}/{row['required']}"
 
 
-def _text(name: str, title: str, rank: int, *, right: bool = False) -> Field[Row]:
+def text(name: str, title: str, rank: int, *, right: bool = False) -> Field[Row]:
     """A column that is the same on a terminal and in a pipe."""
 
     def cell(row: Row) -> str:

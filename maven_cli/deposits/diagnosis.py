@@ -188,11 +188,12 @@ def _nodes(chain: ChainHealth, now: datetime) -> Diagnosis | None:
         )
     if chain.stale(now):
         since = (
-            f"no node of {chain.name} was asked yet"
+            f"no node of {chain.name} told its newest block yet"
             if chain.head_seen_at is None
             else f"for {ago(now - chain.head_seen_at)} no node of {chain.name} told of a block as new as {chain.head_height}"
         )
-        return Diagnosis("node_behind", since, test)
+        said = f"; the last one that failed: {chain.last_error}" if chain.last_error else ""
+        return Diagnosis("node_behind", since + said, test)
     if chain.head_at is not None and now - chain.head_at > OLD_HEAD[chain.family]:
         return Diagnosis(
             "node_behind",

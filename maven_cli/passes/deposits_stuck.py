@@ -119,7 +119,7 @@ def _revive(current: Pass, health: dict[str, ChainHealth]) -> list[Inactive]:
         except DatabaseDownError:
             raise
         except (DependencyDownError, ConfigurationError) as error:
-            return chain.name, str(error)
+            return chain.name, str(error).removeprefix(f"no endpoint of {chain.name} can be used: ")
 
     answers = dict(side_by_side(current, tried, one))
     fresh = chain_health(current.conn)

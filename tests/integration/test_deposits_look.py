@@ -71,8 +71,8 @@ def test_the_platform_s_line_of_stats(books: DepositBooks, cli: Cli) -> None:
     )
     header, line = done.out.splitlines()
     assert dict(zip(header.split(), line.split(), strict=True)) == {
-        "CHAIN": "ethereum", "PENDING": "3", "CONFIRMING": "0", "CONFIRMED": "1", "CREDITED": "3", "HELD": "0",
-        "FAILED": "1", "ORPHANED": "0", "REJECTED": "0",
+        "chain": "ethereum", "pending": "3", "confirming": "0", "confirmed": "1", "credited": "3", "held": "0",
+        "failed": "1", "orphaned": "0", "rejected": "0",
     }  # fmt: skip
 
 

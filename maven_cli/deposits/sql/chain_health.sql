@@ -7,7 +7,7 @@ SELECT c.id, c.name, c.family, c.state, c.state_reason, c.finality, c.confirmati
   FROM chains c
   LEFT JOIN chain_progress p ON p.chain_id = c.id
  CROSS JOIN LATERAL (SELECT count(*) AS endpoints, count(*) FILTER (WHERE k.state <> 'closed' AND k.retry_at > clock_timestamp()) AS circuits_open,
-                            (array_agg(k.last_error ORDER BY k.updated_at DESC) FILTER (WHERE k.state <> 'closed'))[1] AS last_error
+                            (array_agg(k.last_error ORDER BY k.updated_at DESC) FILTER (WHERE k.failures > 0))[1] AS last_error
                        FROM chain_endpoints n LEFT JOIN circuits k ON k.name = 'node:' || c.name || '/' || n.name
                       WHERE n.chain_id = c.id) e
  ORDER BY c.name

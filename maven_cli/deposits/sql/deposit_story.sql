@@ -9,7 +9,8 @@ SELECT at, what, detail FROM (
       FROM this t WHERE t.block_at IS NOT NULL
     UNION ALL
     SELECT h.at, 1, h.id, lower(h.status),
-           concat_ws(': ', 'block ' || h.block_height || ' ' || maven_hash_text(t.family, h.block_hash), h.detail)
+           concat_ws(': ', 'block ' || h.block_height || CASE WHEN h.block_hash IS DISTINCT FROM t.block_hash
+                                                             THEN ', ' || maven_hash_text(t.family, h.block_hash) ELSE '' END, h.detail)
       FROM deposit_history h JOIN this t ON t.id = h.deposit_id
     UNION ALL
     SELECT t.verified_at, 0, 0, 'verified',
