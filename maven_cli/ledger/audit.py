@@ -25,6 +25,7 @@ CHECKS = {
     "expired": "expired orders gave back once, and have their event",
     "unlocked": "unlock events are what the ledger says",
     "rejected": "refused trades have their event",
+    "deposits": "credited deposits are what their entries and events say, and no entry is without its deposit",
     "outbox": "events are as they were written, under deterministic ids",
 }
 # Hash tables of a million wallets or locks; a sort of more goes to disk.

@@ -20,17 +20,18 @@ def test_the_documented_example_loads_and_changes_nothing_again(
     [example] = re.findall(r"^```toml\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     path = tmp_path / "chains.toml"
     path.write_text(example)
-    assert write(conn, read_file(path)) == Written(chains=2, endpoints=3, tokens=4, addresses=2, internal=1)
+    assert write(conn, read_file(path)) == Written(chains=3, endpoints=4, tokens=5, addresses=3, internal=1)
     assert write(conn, read_file(path)) == Written(0, 0, 0, 0, 0)
     chains = conn.execute(
         "SELECT name, identity, confirmations, finality, start_height FROM chains ORDER BY name"
     ).fetchall()
     assert chains == [
+        ("bitcoin", "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f", 6, "confirmations", None),
         ("ethereum", "1", 12, "finalized", 21_000_000),
         ("solana", "5eykt4UsFv8P8NJdTREpY1vzqKqZKvdpKuc147dw2N9d", 32, "finalized", None),
     ]
     minima = conn.execute("SELECT minimum FROM tokens WHERE minimum > 0 ORDER BY minimum").fetchall()
-    assert minima == [(Decimal("0.005"),), (Decimal(5),)]
+    assert minima == [(Decimal("0.0001"),), (Decimal("0.005"),), (Decimal(5),)]
 
 
 def test_the_page_has_every_key() -> None:

@@ -17,6 +17,7 @@ from maven_cli.deposits.chains import set_state
 from maven_cli.passes.deposits_credit import credit
 from tests.conftest import TestServices
 from tests.deposit_books import CONTRACT, DepositBooks
+from tests.integration.test_audit import wrong
 from tests.support import Cli
 
 ETHER = 10**18
@@ -213,3 +214,28 @@ def test_redis_off_loses_nothing(books: DepositBooks, services: TestServices) ->
     off = replace(services, redis_url="redis://127.0.0.1:1/0")
     assert run(off)["credited"] == 1
     assert books.conn.execute("SELECT count(*) FROM outbox WHERE delivered_at IS NULL").fetchone() == (4,)
+
+
+def test_the_audit_names_what_was_changed_by_hand(books: DepositBooks, services: TestServices) -> None:
+    """As somebody would who may switch the guards off."""
+    books.confirmed(books.transfer(1, ETHER), books.transfer(2, 5_000_000, token=CONTRACT))
+    run(services)
+    assert wrong(books.conn) == []
+    books.conn.execute("ALTER TABLE deposits DISABLE TRIGGER USER")
+    changes = {
+        "UPDATE deposits SET units = units + 1 WHERE id = 1": "deposit 1: it is 1.000000000000000001, its entry says 1",
+        "UPDATE deposits SET user_id = 3 WHERE id = 1": "its entry is in another wallet than its user's",
+        "UPDATE deposits SET token_id = 3 - token_id WHERE id = 1": "its entry is in another wallet than its user's",
+        "UPDATE deposits SET tx_hash = '\\x00' WHERE id = 1": "deposit 1: its entry is of ethereum:",
+        "UPDATE deposits SET status = 'CONFIRMED' WHERE id = 1": "it was credited, but is CONFIRMED",
+        "UPDATE deposits SET entry_seq = 9 WHERE id = 1": "its entry 1/9 doesn't exist",
+        "UPDATE deposits SET credited_at = now() WHERE id = 1": "deposit 1: it was credited at",
+        "DELETE FROM deposit_history; DELETE FROM deposits WHERE id = 1": "no deposit was credited by it",
+        "DELETE FROM outbox WHERE type = 'DepositCreditedEvent'": "no DepositCreditedEvent says so",
+        "DELETE FROM outbox WHERE type = 'BalanceCreditedEvent'": "no BalanceCreditedEvent says so",
+    }
+    for change, words in changes.items():
+        with books.conn.transaction(force_rollback=True):
+            books.conn.execute(change)
+            found = wrong(books.conn)
+            assert any(words in text for text in found), (change, found)
