@@ -26,7 +26,13 @@ def test_the_documented_example_loads_and_changes_nothing_again(
         "SELECT name, identity, confirmations, finality, start_height FROM chains ORDER BY name"
     ).fetchall()
     assert chains == [
-        ("bitcoin", "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f", 6, "confirmations", None),
+        (
+            "bitcoin",
+            "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f",
+            6,
+            "confirmations",
+            None,
+        ),
         ("ethereum", "1", 12, "finalized", 21_000_000),
         ("solana", "5eykt4UsFv8P8NJdTREpY1vzqKqZKvdpKuc147dw2N9d", 32, "finalized", None),
     ]
