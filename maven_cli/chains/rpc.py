@@ -91,6 +91,11 @@ class Rpc:
             trust_env=False,
         )
 
+    @property
+    def batches(self) -> bool:
+        """Whether several calls go in one request; False once the node has refused that."""
+        return self._batches
+
     def call(self, method: str, *params: Any) -> Any:
         """The result. Raises NodeDownError also for a call that the node refuses."""
         (result,) = self.batch([(method, params)])

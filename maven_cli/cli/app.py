@@ -50,6 +50,8 @@ PASSES = (
     "deposits scan",
     "deposits confirm",
     "deposits credit",
+    "deposits stats",
+    "deposits stuck",
     "events relay",
     "audit",
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maven_cli.cli.command import command, current
+from maven_cli.cli.command import command, current, from_outcome
 from maven_cli.cli.options import Reason, check_reason
 from maven_cli.cli.output import Column, Result, table
 from maven_cli.cli.parsing import Group
@@ -108,6 +108,61 @@ def resume(names: Names) -> Result:
     return _set(names, "ACTIVE", None)
 
 
+@command(app, "test")
+def check_endpoints(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these chains. Default: all.")
+    ] = None,
+) -> Result:
+    """Ask every endpoint what the passes need of it: which chain it is on, its newest and its final blocks, whole blocks.
+
+    Exit 1 when some of them fail; when all fail for the same kind of reason, 69 (down) or 78 (configured wrongly). Circuits
+    and progress don't change by it.
+    """
+    from maven_cli.cli import chain_views
+    from maven_cli.passes import chains_check
+
+    outcome = chains_check.check(current().services, chains=names or [])
+    checked: list[chains_check.Checked] = (outcome.data or {})["endpoints"]
+    codes = [one.code for one in checked]
+    failed = [code for code in codes if code]
+    result = Result(checked, lambda out: chain_views.checked(out, checked))
+    if failed:
+        result.exit_code = codes[0] if len(set(codes)) == 1 else 1
+        result.status = "error" if len(failed) == len(codes) else "partial"
+    return result
+
+
+@command(app, "rescan")
+def rescan(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As in: maven chains list")],
+    first: Annotated[
+        int, typer.Option("--from", min=0, metavar="N", help="The first block to be read again.")
+    ],
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Read the blocks now, at most as many as one scan does, and only say what would change.",
+        ),
+    ] = False,
+) -> Result:
+    """Have a chain read again from an earlier block on: by the next scans, or with --dry-run for a look.
+
+    Deposits stay where they are until their blocks are read again; all evidence is void, so none is credited without being
+    verified anew. A chain that was halted is active again, from a block that you have compared with another source.
+    """
+    from maven_cli.cli import chain_views
+    from maven_cli.cli.operator import operator_name
+    from maven_cli.passes import chains_rescan
+
+    outcome = chains_rescan.rescan(
+        current().services, name, first, operator=operator_name(current().settings), dry_run=dry_run
+    )
+    data = outcome.data or {}
+    return from_outcome(outcome, chain_views.rescan_data(data), lambda out: chain_views.rescanned(out, data))
+
+
 def _set(names: list[str], state: str, reason: str | None) -> Result:
     from maven_cli.cli.operator import operator_name
     from maven_cli.db.connection import session
@@ -129,3 +184,73 @@ def _set(names: list[str], state: str, reason: str | None) -> Result:
             )
 
     return Result(data, tell)
+
+
+@command(app, "tokens")
+def tokens(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Only of these chains. Default: of all.")
+    ] = None,
+) -> Result:
+    """Show every token: its contract, decimals, minimum, confirmations, and whether it is active."""
+    from maven_cli.cli import chain_views
+    from maven_cli.db.connection import session
+    from maven_cli.deposits import suspension
+    from maven_cli.deposits.read import chain_ids
+
+    with session(current().services.database_url, "chains tokens") as conn:
+        rows = suspension.tokens(conn, chain_ids(conn, names or []))
+    return Result(rows, lambda out: chain_views.tokens(out, rows))
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="As in: maven chains list")]
+TokenName = Annotated[
+    str, typer.Option("--token", metavar="TOKEN", help="Its asset, or its contract where that isn't clear.")
+]
+
+
+@command(app, "suspend")
+def suspend(name: Name, token: TokenName, reason: Reason) -> Result:
+    """Leave one token alone: its new deposits are held, and those on their way aren't confirmed, until it is unsuspended."""
+    from maven_cli.cli.operator import operator_name
+    from maven_cli.db.connection import session
+    from maven_cli.deposits import suspension
+    from maven_cli.deposits.chains import resolve_chains
+
+    why = f"{check_reason(reason)} ({operator_name(current().settings)})"
+    with session(current().services.database_url, "chains suspend") as conn, conn.transaction():
+        [chain] = resolve_chains(conn, [name])
+        found = suspension.find_token(conn, chain, token)
+        changed = suspension.suspend(conn, found["id"], why)
+    message = f"{found['asset']} on {chain.name} " + (
+        "is suspended" if changed else "was suspended already; the reason is the new one"
+    )
+    data = {**found, "state": "SUSPENDED", "reason": why, "changed": changed}
+    return Result(data, lambda out: out.print(message, markup=False))
+
+
+@command(app, "unsuspend")
+def unsuspend(name: Name, token: TokenName) -> Result:
+    """Let a token go on that was suspended, or that maven halted; deposits held for a suspension are followed again.
+
+    What a halted token's deposits are worth is doubtful: the next scan asks the chain again, and they stay held until somebody
+    releases them.
+    """
+    from maven_cli.cli.operator import operator_name
+    from maven_cli.db.connection import session
+    from maven_cli.deposits import suspension
+    from maven_cli.deposits.chains import resolve_chains
+
+    with session(current().services.database_url, "chains unsuspend") as conn, conn.transaction():
+        [chain] = resolve_chains(conn, [name])
+        found = suspension.find_token(conn, chain, token)
+        changed, followed = suspension.unsuspend(conn, chain, found, operator_name(current().settings))
+    message = f"{found['asset']} on {chain.name} "
+    if not changed:
+        message += "was active already"
+    elif found["state"] == "HALTED":
+        message += "is active; the next scan asks the chain again, and its held deposits wait to be released"
+    else:
+        message += f"is active; {followed} held deposits are followed now"
+    data = {**found, "state": "ACTIVE", "reason": None, "changed": changed, "followed": followed}
+    return Result(data, lambda out: out.print(message, markup=False))

@@ -212,7 +212,7 @@ def log_calls(source: str) -> set[LogCall]:
 
 
 CALLS = {call for path in SOURCES for call in log_calls(path.read_text())}
-LOG_ROW = re.compile(r"^\| (debug|info|warn|error) \| `([a-z.-]+)` \| `(.*?)` \|", re.MULTILINE)
+LOG_ROW = re.compile(r"^\| (debug|info|warn|error) \| `([a-z._-]+)` \| `(.*?)` \|", re.MULTILINE)
 LOG_LINES = LOG_ROW.findall((ROOT / "docs/reference/log-lines.md").read_text())
 
 
