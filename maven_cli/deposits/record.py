@@ -74,7 +74,7 @@ def record(conn: psycopg.Connection, chain: Chain, transfers: Iterable[Transfer]
         by_transaction[transfer.tx_hash].append(transfer)
     if not by_transaction:
         return found
-    known = _Known(conn, chain, [transfer for group in by_transaction.values() for transfer in group])
+    known = Known(conn, chain, [transfer for group in by_transaction.values() for transfer in group])
     existing = _existing(conn, chain, list(by_transaction))
     for tx_hash, group in by_transaction.items():
         ours = []
@@ -84,12 +84,12 @@ def record(conn: psycopg.Connection, chain: Chain, transfers: Iterable[Transfer]
             elif transfer.to in known.users:
                 ours.append(transfer)
         _reconcile(conn, chain, known, existing[tx_hash], ours, found)
-    _tell(conn, "Detected", found.detected)
-    _tell(conn, "Orphaned", found.orphaned)
+    tell(conn, "Detected", found.detected)
+    tell(conn, "Orphaned", found.orphaned)
     return found
 
 
-class _Known:
+class Known:
     """What the database knows about these transfers: whose addresses, which tokens, which senders are the exchange's."""
 
     def __init__(self, conn: psycopg.Connection, chain: Chain, transfers: Sequence[Transfer]) -> None:
@@ -153,7 +153,7 @@ def _existing(
 def _reconcile(
     conn: psycopg.Connection,
     chain: Chain,
-    known: _Known,
+    known: Known,
     rows: list[dict[str, Any]],
     transfers: list[Transfer],
     found: Recorded,
@@ -173,7 +173,7 @@ def _reconcile(
         found.detected.append(_insert(conn, chain, known, transfer))
     for row in left:
         if row["status"] == "CREDITED":
-            _alarm(conn, row, "the transaction was mined again and doesn't pay it any more")
+            alarm(conn, row, "the transaction was mined again and doesn't pay it any more")
         elif row["status"] not in ("ORPHANED", "REJECTED"):
             conn.execute(load("deposits", "orphan_one"), {"id": row["id"]})
             found.orphaned.append(row["id"])
@@ -196,7 +196,7 @@ def _same_place(row: dict[str, Any], transfer: Transfer, _token: int) -> bool:
 def _found_again(
     conn: psycopg.Connection,
     chain: Chain,
-    known: _Known,
+    known: Known,
     row: dict[str, Any],
     transfer: Transfer,
     found: Recorded,
@@ -205,7 +205,7 @@ def _found_again(
     block = transfer.block
     if row["status"] == "CREDITED":
         if not _equal(row, transfer, token["id"]):
-            _alarm(conn, row, f"the transaction was mined again and pays {transfer.amount} units")
+            alarm(conn, row, f"the transaction was mined again and pays {transfer.amount} units")
         elif row["block_hash"] != block.hash or row["ordinal"] != transfer.ordinal:
             conn.execute(
                 "UPDATE deposits SET block_height = %s, block_hash = %s, block_at = %s, ordinal = %s, updated_at = now()"
@@ -220,8 +220,20 @@ def _found_again(
             f"mined again in block {block.height}",
         )
         return
+    if row["status"] == "REJECTED":
+        if row["block_hash"] != block.hash:
+            incidents.open_incident(
+                conn,
+                "rejected_deposit",
+                f"deposit:{row['id']}",
+                f"deposit {row['id']} of user {row['user_id']} was rejected, and its transaction was mined again in block {block.height}; "
+                "decide about it: maven ledger adjust",
+                {"block": block.height},
+                unless_resolved=True,
+            )
+        return
     at_home = row["block_hash"] == block.hash and row["status"] != "ORPHANED"
-    if (at_home and _identical(row, transfer, token["id"])) or row["status"] == "REJECTED":
+    if at_home and _identical(row, transfer, token["id"]):
         return
     held = None if row["released_by"] else known.held(transfer)
     conn.execute(
@@ -246,7 +258,7 @@ def _found_again(
     found.detected.append(row["id"])
 
 
-def _insert(conn: psycopg.Connection, chain: Chain, known: _Known, transfer: Transfer) -> int:
+def _insert(conn: psycopg.Connection, chain: Chain, known: Known, transfer: Transfer) -> int:
     token, held, block = known.tokens[transfer.token], known.held(transfer), transfer.block
     row = conn.execute(
         load("deposits", "insert"),
@@ -294,7 +306,7 @@ def _unmatched(conn: psycopg.Connection, chain: Chain, transfer: Transfer, user:
     return 1 if row == (True,) else 0
 
 
-def _alarm(conn: psycopg.Connection, row: dict[str, Any], what: str) -> None:
+def alarm(conn: psycopg.Connection, row: dict[str, Any], what: str) -> None:
     """A credited deposit that the chain took back: never debited without a person."""
     incidents.open_incident(
         conn,
@@ -327,13 +339,40 @@ def rewind(conn: psycopg.Connection, chain: Chain, ancestor: Block, cursor: tupl
         "DELETE FROM unmatched_transfers WHERE chain_id = %(chain)s AND block_height > %(height)s", above
     )
     found = Recorded(orphaned=[row[0] for row in conn.execute(load("deposits", "orphan_above"), above)])
-    _tell(conn, "Orphaned", found.orphaned)
+    tell(conn, "Orphaned", found.orphaned)
     credited = conn.cursor(row_factory=dict_row).execute(load("deposits", "credited_above"), above).fetchall()
     for row in credited:
-        _alarm(conn, row, f"block {row['block_height']} isn't part of {chain.name} any more")
+        alarm(conn, row, f"block {row['block_height']} isn't part of {chain.name} any more")
     return found
 
 
-def _tell(conn: psycopg.Connection, kind: str, ids: Sequence[int]) -> None:
+def settle(
+    conn: psycopg.Connection, chain: Chain, blocks: Sequence[Block], first: int, last: int
+) -> list[int]:
+    """Takes back what is attached to heights that were just read, from `first` to `last`, but to other blocks than these; what
+    was credited becomes an incident. The ids of those that are ORPHANED now.
+
+    In a transaction of the caller's that holds the chain, after `record` has attached what these blocks pay.
+    """
+    values = {
+        "chain": chain.id,
+        "first": first,
+        "last": last,
+        "heights": [block.height for block in blocks],
+        "hashes": [block.hash for block in blocks],
+    }
+    rows = conn.cursor(row_factory=dict_row).execute(load("deposits", "off_chain"), values).fetchall()
+    gone = [row for row in rows if row["status"] != "CREDITED"]
+    for row in gone:
+        conn.execute(load("deposits", "orphan_one"), {"id": row["id"]})
+    tell(conn, "Orphaned", [row["id"] for row in gone])
+    for row in rows:
+        if row["status"] == "CREDITED":
+            alarm(conn, row, f"block {row['block_height']} isn't part of {chain.name} any more")
+    return [row["id"] for row in gone]
+
+
+def tell(conn: psycopg.Connection, kind: str, ids: Sequence[int]) -> None:
+    """Writes the events of that kind (``Detected``) about deposits."""
     if ids:
         conn.execute("SELECT maven_deposit_events(%s, %s)", [kind, list(ids)])

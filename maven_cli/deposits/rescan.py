@@ -2,7 +2,7 @@
 
 Going back moves the cursor and makes all evidence void; deposits stay where they are until the scan reads their blocks again.
 What it finds is recorded as ever, the same again changes nothing, and what is attached to a block that isn't there any more is
-taken back then (`settle`). So a chain that halted goes on from a block that a person has compared with another source.
+taken back then (`record.settle`). So a chain that halted goes on from a block that a person has compared with another source.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
-from psycopg.rows import dict_row
 
 from maven_cli.chains import Block, Node, NodeBehindError, Scan
-from maven_cli.db.queries import load
 from maven_cli.deposits import record
 from maven_cli.deposits.chains import Chain, ChainMovedError, Progress
 from maven_cli.deposits.read import named
@@ -102,32 +100,6 @@ def go_back(conn: psycopg.Connection, chain: Chain, first: int, below: Block, op
     )
 
 
-def settle(
-    conn: psycopg.Connection, chain: Chain, blocks: Sequence[Block], first: int, last: int
-) -> list[int]:
-    """Takes back what is attached to heights that were just read, from `first` to `last`, but to other blocks than these; what
-    was credited becomes an incident. The ids of those that are ORPHANED now.
-
-    In a transaction of the caller's that holds the chain, after `record.record` has attached what these blocks pay.
-    """
-    values = {
-        "chain": chain.id,
-        "first": first,
-        "last": last,
-        "heights": [block.height for block in blocks],
-        "hashes": [block.hash for block in blocks],
-    }
-    rows = conn.cursor(row_factory=dict_row).execute(load("deposits", "off_chain"), values).fetchall()
-    gone = [row for row in rows if row["status"] != "CREDITED"]
-    for row in gone:
-        conn.execute(load("deposits", "orphan_one"), {"id": row["id"]})
-    record._tell(conn, "Orphaned", [row["id"] for row in gone])
-    for row in rows:
-        if row["status"] == "CREDITED":
-            record._alarm(conn, row, f"block {row['block_height']} isn't part of {chain.name} any more")
-    return [row["id"] for row in gone]
-
-
 def changes(conn: psycopg.Connection, chain: Chain, scans: Sequence[tuple[int, int, Scan]]) -> Changes:
     """What recording these ranges does, in a transaction of the caller's that is rolled back afterwards."""
     detected: list[int] = []
@@ -136,7 +108,7 @@ def changes(conn: psycopg.Connection, chain: Chain, scans: Sequence[tuple[int, i
     for first, last, scan in scans:
         recorded = record.record(conn, chain, scan.transfers)
         detected += recorded.detected
-        orphaned += recorded.orphaned + settle(conn, chain, scan.blocks, first, last)
+        orphaned += recorded.orphaned + record.settle(conn, chain, scan.blocks, first, last)
         found.unmatched += recorded.unmatched
     now = conn.execute("SELECT now()").fetchone()
     assert now is not None

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import psycopg
 
-from maven_cli.chains import Block, Node, NodeBehindError
+from maven_cli.chains import Block, Node, NodeBehindError, Scan
 from maven_cli.deposits import record
 from maven_cli.deposits.chains import (
     Chain,
@@ -105,12 +105,17 @@ class Scanner:
                 )
                 if moved.rowcount != 1:
                     return
-                self._add(record.record(conn, self.chain, found.transfers))
+                self._record(conn, found, reread + 1, last)
             reread = last
 
     def _room(self) -> bool:
         settings = self.current.settings
         return self.done.blocks < settings.scan_blocks and self.current.elapsed() < settings.scan_budget
+
+    def _record(self, conn: psycopg.Connection, found: Scan, first: int, last: int) -> None:
+        """What was found, and what isn't there any more: after a rescan deposits may stand above the cursor."""
+        self._add(record.record(conn, self.chain, found.transfers))
+        self._add(record.Recorded(orphaned=record.settle(conn, self.chain, found.blocks, first, last)))
 
     def _add(self, found: record.Recorded) -> None:
         self.done.detected += len(found.detected)
@@ -267,7 +272,7 @@ class Scanner:
             with self.writing() as conn:
                 hold(conn, self.chain)
                 record.advance(conn, self.chain, (cursor, known), found.blocks, last)
-                self._add(record.record(conn, self.chain, found.transfers))
+                self._record(conn, found, cursor + 1, last)
             self.done.blocks += last - cursor
             where = replace(where, cursor=last, cursor_hash=found.blocks[-1].hash if found.blocks else known)
         return where

@@ -46,7 +46,7 @@ def verdict(
         return found(
             "failed", f"it was mined in block {block.height} without effect (reverted): it paid nobody"
         )
-    rules = record._Known(conn, chain, sighting.transfers)
+    rules = record.Known(conn, chain, sighting.transfers)
     ours = [one for one in sighting.transfers if one.to in rules.users]
     if not ours:
         return found("not_ours", _not_ours(chain, sighting.transfers, block.height))
@@ -72,7 +72,7 @@ def verdict(
     )
 
 
-def _payment(chain: Chain, rules: record._Known, one: Transfer) -> str:
+def _payment(chain: Chain, rules: record.Known, one: Transfer) -> str:
     what = "of the chain's coin" if one.token is None else f"of token {chain.notation.write_token(one.token)}"
     return f"user {rules.users[one.to]} {one.amount} base units {what}"
 

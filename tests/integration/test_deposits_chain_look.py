@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from maven_cli.chains import Block
+from maven_cli.deposits import record
 from maven_cli.deposits import rescan as again
 from maven_cli.deposits.chains import ChainMovedError, hold, set_state
 from maven_cli.deposits.config import read_file, write
@@ -224,7 +225,7 @@ def test_what_is_attached_to_other_blocks_than_were_read_is_taken_back(exchange:
     def settle(blocks: list[Block], first: int, last: int) -> list[int]:
         with exchange.conn.transaction():
             hold(exchange.conn, exchange.chain)
-            return again.settle(exchange.conn, exchange.chain, blocks, first, last)
+            return record.settle(exchange.conn, exchange.chain, blocks, first, last)
 
     assert settle(same, 1, height + 5) == []
     assert settle([], 1, height - 1) == []

@@ -23,6 +23,7 @@ import pytest
 import redis
 
 from maven_cli import embedded
+from tests.nodes_evm import Anvil
 from tests.support import Cli, Market
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,7 +219,15 @@ def test_readme(shell: Shell) -> None:
     import gzip
 
     (shell.directory / "trades.csv.gz").write_bytes(gzip.compress(TRADES.encode()))
-    run_page(ROOT / "README.md", shell)
+    with Anvil() as node:
+        address = shell.directory / "node"
+        address.write_text(node.url)
+        (shell.directory / "chains.toml").write_text(
+            '[[chains]]\nname = "anvil"\nfamily = "evm"\nidentity = "31337"\n'
+            f'[[chains.endpoints]]\nname = "one"\nsecret = "file:{address}"\n'
+            '[[chains.tokens]]\nasset = "ETH"\ndecimals = 18\n'
+        )
+        run_page(ROOT / "README.md", shell)
 
 
 def test_import_trades(shell: Shell) -> None:

@@ -72,7 +72,7 @@ END $$;
 
 -- Credits confirmed deposits of one chain: ledger, status, events, in one transaction. One whose evidence is older than
 -- `max_age`, or from before the chain's last reorganisation, goes back to CONFIRMING instead. One that another transaction
--- holds, or that isn't CONFIRMED any more, is left out of the answer. Raises MVD01 for a chain that isn't active, and the
+-- holds, that isn't CONFIRMED any more, or whose token isn't active, is left out of the answer. Raises MVD01 for a chain that isn't active, and the
 -- ledger's own errors for a deposit that can't be credited.
 CREATE FUNCTION maven_credit_deposits(chain bigint, deposit_ids bigint[], max_age interval)
 RETURNS TABLE (deposit_id bigint, status text, amount numeric, asset text, tx text)
@@ -93,6 +93,7 @@ BEGIN
     END IF;
     SELECT array_agg(x.id) INTO mine FROM (
         SELECT d.id FROM deposits d WHERE d.id = ANY (deposit_ids) AND d.chain_id = chain AND d.status = 'CONFIRMED'
+           AND EXISTS (SELECT FROM tokens t WHERE t.id = d.token_id AND t.state = 'ACTIVE')
          ORDER BY d.id FOR NO KEY UPDATE SKIP LOCKED) x;
     IF mine IS NULL THEN
         RETURN;
