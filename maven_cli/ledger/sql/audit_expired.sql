@@ -11,7 +11,17 @@ SELECT coalesce('order ' || o.id, 'event ' || x.event_id) || ': ' || nullif(conc
            CASE WHEN o.id IS NULL THEN 'there is no such expired order' END,
            CASE WHEN x.id IS NULL AND (coalesce(o.expires_at, o.updated_at) >= s.pruned_until OR u.created_at >= s.pruned_until)
                 THEN 'it has expired without an OrderExpiredEvent' END,
-           CASE WHEN o.id IS NOT NULL AND x.id IS NOT NULL THEN (
+           CASE WHEN o.id IS NOT NULL AND x.id IS NOT NULL AND
+                     (x.data ->> 'orderId', x.data ->> 'userId', x.data ->> 'pair', x.data ->> 'side', x.data ->> 'type',
+                      x.data ->> 'price', x.data ->> 'stopPrice', x.data ->> 'quantity', x.data ->> 'filledQuantity',
+                      x.data ->> 'quoteQuantity', x.data ->> 'filledQuoteQuantity', x.data ->> 'remainingQuantity',
+                      x.data ->> 'feeAsset', x.data ->> 'feeReserve', x.data ->> 'feePaid', x.data ->> 'lockId', x.data ->> 'expiresAt',
+                      x.data ->> 'released')
+                     IS DISTINCT FROM (o.id::text, o.user_id::text, p.symbol, o.side, o.type,
+                      trim_scale(o.price)::text, trim_scale(o.stop_price)::text, trim_scale(o.quantity)::text, trim_scale(o.filled_quantity)::text,
+                      trim_scale(o.quote_quantity)::text, trim_scale(o.filled_quote_quantity)::text, trim_scale(o.remaining_quantity)::text,
+                      fee.symbol, trim_scale(o.fee_reserve)::text, trim_scale(o.fee_paid)::text, o.lock_id::text,
+                      to_char(o.expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), CASE WHEN b.event_id IS NULL AND x.created_at < s.pruned_until THEN x.data ->> 'released' WHEN b.data -> 'orderIds' ->> -1 = o.id::text AND u.created_at = x.created_at THEN trim_scale(u.available_delta)::text ELSE '0' END) THEN (
                SELECT 'its event says otherwise: ' || string_agg(f.field || ' ' || coalesce(f.said, 'none') || ', not ' || coalesce(f.is_now, 'none'), ', ')
                  FROM (VALUES ('orderId', x.data ->> 'orderId', o.id::text), ('userId', x.data ->> 'userId', o.user_id::text),
                               ('pair', x.data ->> 'pair', p.symbol), ('side', x.data ->> 'side', o.side), ('type', x.data ->> 'type', o.type),

@@ -10,7 +10,12 @@ SELECT coalesce('event ' || x.event_id, 'entry ' || e.wallet_id || '/' || e.seq)
            CASE WHEN e.seq IS NULL THEN 'there is no such entry' END,
            CASE WHEN x.id IS NULL AND e.reference LIKE 'order:%%' AND e.created_at >= s.pruned_until
                 THEN format('%%s was unlocked without a BalanceUnlockedEvent', e.reference) END,
-           CASE WHEN x.id IS NOT NULL AND e.seq IS NOT NULL THEN (
+           CASE WHEN x.id IS NOT NULL AND e.seq IS NOT NULL AND
+                     (x.data ->> 'walletId', x.data ->> 'userId', x.data ->> 'asset', x.data ->> 'amount', x.data ->> 'available',
+                      x.data ->> 'locked', x.data ->> 'sequence', x.data ->> 'lockId', x.data ->> 'reason', x.created_at::text)
+                     IS DISTINCT FROM (e.wallet_id::text, e.user_id::text, e.symbol, trim_scale(e.available_delta)::text,
+                      trim_scale(e.available_after)::text, trim_scale(e.locked_after)::text, e.seq::text, e.lock_id::text,
+                      'ORDER_EXPIRED', e.created_at::text) THEN (
                SELECT 'the ledger says otherwise: ' || string_agg(f.field || ' ' || coalesce(f.said, 'none') || ', not ' || coalesce(f.is_now, 'none'), ', ')
                  FROM (VALUES ('walletId', x.data ->> 'walletId', e.wallet_id::text), ('userId', x.data ->> 'userId', e.user_id::text),
                               ('asset', x.data ->> 'asset', e.symbol), ('amount', x.data ->> 'amount', trim_scale(e.available_delta)::text),
