@@ -74,6 +74,12 @@ def configure(level: LogLevel, style: LogFormat) -> None:
     logger.propagate = False
 
 
+def mute(*libraries: str) -> None:
+    """For libraries that log what may be secret, like the address of every request: no handler gets it, whoever adds one."""
+    for library in libraries:
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+
+
 class WorkerLog:
     """The messages of one worker, each behind its platform name: ``[TickerUpdateWorker] …``."""
 

@@ -11,21 +11,27 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
+from itertools import repeat
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 
 from maven_cli import __version__
 from maven_cli.chains import NodeBehindError, NodeDownError
 from maven_cli.errors import ConfigurationError
+from maven_cli.logs import mute
 from maven_cli.times import format_duration
+
+mute("httpx", "httpcore")
 
 ATTEMPTS = 4
 BATCH = 100  # calls in one request
@@ -33,9 +39,18 @@ BODY_LIMIT = 64 * 2**20  # bytes of one answer
 
 _FIRST_PAUSE = 0.25  # seconds before the second attempt; twice that before each further one
 _LONGEST_PAUSE = 5.0  # seconds, also when Retry-After asks for more
-_TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+_TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504, 524)
+_SLOW = (408, 504, 524)
+_LINE = 500  # characters of a refusal: some say only at their end which range of blocks would work
+_SECRET = 6  # characters; what is shorter is no key, but a word like rpc or eth
 # What providers say, in JSON-RPC, instead of 429.
-_LIMITED = (-32005, -32029, 429)
+_LIMITED = re.compile(
+    r"rate.?limit|too many requests|request (rate|count|limit)|requests? (per|in|limit)|per.second|\d ?/ ?s(ec(ond)?)?\b"
+    r"|compute units|throughput|quota",
+    re.IGNORECASE,
+)
+# And when a batch has too many calls for them, though they know batches.
+_BATCH_SIZE = re.compile(r"size|large|limit|many|more than|max|exceed", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +58,24 @@ class Endpoint:
     """Where a node is. rate: requests a second, None for no bound. concurrency: requests at once."""
 
     name: str
-    url: str
+    url: str = field(repr=False)
     rate: float | None = None
     concurrency: int = 4
 
 
 @dataclass(frozen=True, slots=True)
 class RpcError:
-    """A call that the node refused. message: the node's words, in one line of at most 200 characters."""
+    """A call that the node refused. message: the node's words, in one line of at most 500 characters."""
 
     code: int
     message: str
 
 
 Call = tuple[str, Sequence[Any]]
+
+
+class TooMuchError(NodeDownError):
+    """An answer is too large, or takes a node too long."""
 
 
 class Rpc:
@@ -74,15 +93,16 @@ class Rpc:
         self.requests = 0
         self._check = check
         self._timeout = timeout.total_seconds()
-        self._batches = True
+        self._largest = BATCH * 10  # calls that the node takes at once, as far as it told
         self._id = 0
         self._lock = threading.Lock()
         self._gap = 1 / endpoint.rate if endpoint.rate else 0.0
         self._next = 0.0
-        self._concurrency = endpoint.concurrency
-        url, auth = _address(endpoint)
+        self.concurrency = endpoint.concurrency
+        # Not as the client's base_url, which gains a slash at its end.
+        self._url, auth = _address(endpoint)
+        self._secrets = _secrets(endpoint.url)
         self._client = httpx.Client(
-            base_url=url,
             auth=auth,
             headers={"User-Agent": f"maven/{__version__}", "Content-Type": "application/json"},
             timeout=httpx.Timeout(self._timeout),
@@ -93,8 +113,8 @@ class Rpc:
 
     @property
     def batches(self) -> bool:
-        """Whether several calls go in one request; False once the node has refused that."""
-        return self._batches
+        """Whether the node has taken every batch so far; one that takes none is asked call by call."""
+        return self._largest > 1
 
     def call(self, method: str, *params: Any) -> Any:
         """The result. Raises NodeDownError also for a call that the node refuses."""
@@ -103,43 +123,60 @@ class Rpc:
             raise NodeDownError(f"node {self.name} refuses {method}: {result.message}")
         return result
 
-    def batch(self, calls: Sequence[Call], *, size: int = BATCH) -> list[Any]:
+    def batch(self, calls: Sequence[Call], *, size: int = BATCH, divisible: bool = False) -> list[Any]:
         """The results in the order of the calls, an RpcError for each that the node refused.
 
-        Calls go out `size` at a time, in parallel as far as the endpoint allows. Raises NodeDownError.
+        Calls go out `size` at a time, in parallel as far as the endpoint allows. divisible: the caller can ask for less,
+        so what takes the node too long isn't tried again. Raises NodeDownError, and TooMuchError where less may help.
         """
         parts = [calls[start : start + size] for start in range(0, len(calls), size)]
-        if len(parts) <= 1 or self._concurrency == 1:
-            return [result for part in parts for result in self._part(part)]
-        with ThreadPoolExecutor(min(len(parts), self._concurrency)) as pool:
-            return [result for part in pool.map(self._part, parts) for result in part]
+        if len(parts) <= 1 or self.concurrency == 1:
+            return [result for part in parts for result in self._part(part, divisible)]
+        with ThreadPoolExecutor(min(len(parts), self.concurrency)) as pool:
+            return [result for part in pool.map(self._part, parts, repeat(divisible)) for result in part]
 
     def close(self) -> None:
         self._client.close()
 
     # -------------------------------------------------------------------------------------------------- one request
 
-    def _part(self, calls: Sequence[Call]) -> list[Any]:
-        """One batch; call by call where the node knows no batches."""
-        if len(calls) > 1 and self._batches:
-            results = self._patiently(calls)
-            if results is not None:
-                return results
-            self._batches = False
-        return [self._single(call) for call in calls]
+    def _part(self, calls: Sequence[Call], divisible: bool) -> list[Any]:
+        """The results of some calls in one request, or in more where the node wants it so."""
+        if len(calls) > self._largest:
+            parts = [calls[start : start + self._largest] for start in range(0, len(calls), self._largest)]
+            return [result for part in parts for result in self._part(part, divisible)]
+        half = len(calls) // 2
+        results: list[Any] | None = None
+        try:
+            results = self._patiently(calls, divisible)
+        except _BatchError as refusal:
+            if not refusal.smaller:
+                self._largest = half = 1
+            elif len(calls) > 3:
+                self._largest = half
+            # Else hardly for their number: one of the calls will have brought it on the others.
+        except TooMuchError:
+            if divisible or len(calls) == 1:
+                raise
+        if results is None:
+            return self._part(calls[:half], divisible) + self._part(calls[half:], divisible)
+        # Some nodes answer the first calls of a batch, up to a number of bytes, and refuse the others.
+        rest = [place for place, result in enumerate(results) if _is_too_large(result)]
+        if 0 < len(rest) < len(calls):
+            for place, result in zip(
+                rest, self._part([calls[place] for place in rest], divisible), strict=True
+            ):
+                results[place] = result
+        return results
 
-    def _single(self, call: Call) -> Any:
-        results = self._patiently([call])
-        assert results is not None
-        return results[0]
-
-    def _patiently(self, calls: Sequence[Call]) -> list[Any] | None:
-        """The results of one request; None when the node says that it takes no batch. What may be over soon is tried
-        again, after a pause that grows."""
+    def _patiently(self, calls: Sequence[Call], divisible: bool) -> list[Any]:
+        """The results of one request. What may be over soon is tried again, after a pause that grows."""
         for attempt in range(ATTEMPTS):
             try:
                 return self._send(calls)
             except _LaterError as later:
+                if divisible and later.slow:
+                    raise TooMuchError(f"node {self.name} {later}") from None
                 if attempt + 1 == ATTEMPTS:
                     raise NodeDownError(f"node {self.name} {later}") from None
                 # Jitter: passes of several chains must not knock in step.
@@ -147,7 +184,7 @@ class Rpc:
             self._pause(min(pause, _LONGEST_PAUSE))
         raise AssertionError
 
-    def _send(self, calls: Sequence[Call]) -> list[Any] | None:
+    def _send(self, calls: Sequence[Call]) -> list[Any]:
         self._wait_for_turn()
         with self._lock:
             self.requests += 1
@@ -157,45 +194,48 @@ class Rpc:
             {"jsonrpc": "2.0", "id": first + place, "method": method, "params": list(params)}
             for place, (method, params) in enumerate(calls)
         ]
-        single = len(asked) == 1
         try:
-            status, body, after = self._exchange(json.dumps(asked[0] if single else asked))
-        except httpx.TimeoutException:
+            status, body, after = self._exchange(json.dumps(asked[0] if len(asked) == 1 else asked))
+        except (httpx.ReadTimeout, httpx.WriteTimeout):
             raise _LaterError(
-                f"gave no answer within {format_duration(timedelta(seconds=self._timeout))}"
+                f"gave no answer within {format_duration(timedelta(seconds=self._timeout))}", slow=True
             ) from None
+        except httpx.TimeoutException:
+            raise _LaterError("takes no connection") from None
         except httpx.TransportError as error:
             raise _LaterError(f"can't be reached: {type(error).__name__}") from None
         except httpx.HTTPError as error:
             raise _LaterError(f"sent what isn't HTTP: {type(error).__name__}") from None
         if status in (401, 403):
             raise NodeDownError(f"node {self.name} answered HTTP {status}; check the secret of this endpoint")
+        if status == 413:
+            raise TooMuchError(f"node {self.name} answered HTTP 413")
         document = _document(body)
         # Bitcoin Core answers 404 and 500 to calls that it refuses, with JSON; anybody else's 5xx is trouble.
         if status in _TRY_AGAIN and not (status == 500 and _is_answer(document)):
-            raise _LaterError(f"answered HTTP {status}", after)
-        if single:
-            if isinstance(document, list) and len(document) == 1:
-                document = document[0]
-            if not _is_answer(document):
-                raise _LaterError(f"answered HTTP {status} with what is no JSON-RPC")
-            if document.get("id") not in (first, str(first)):
-                raise _LaterError("answered another question")
-            result = _result(document)
-            if isinstance(result, RpcError) and _is_limit(result):
-                raise _LaterError(f"refuses more: {result.message}", after)
-            return [result]
-        if not isinstance(document, list):
-            # A single error for the whole batch: a limit, or a node without batches.
-            if _is_answer(document):
-                result = _result(document)
-                if isinstance(result, RpcError) and _is_limit(result):
-                    raise _LaterError(f"refuses more: {result.message}", after)
-                return None
-            if status in (400, 404, 405, 413, 415, 422):
-                return None
+            raise _LaterError(f"answered HTTP {status}", after, slow=status in _SLOW)
+        if len(calls) == 1:
+            return [self._only(document, first, status, after)]
+        if isinstance(document, list):
+            return self._matched(document, first, len(calls), after)
+        # A single error for the whole batch: a limit, or a node without batches.
+        if _is_answer(document):
+            raise _BatchError(smaller=_BATCH_SIZE.search(self._usable(document, after).message) is not None)
+        if status in (400, 404, 405, 415, 422):
+            raise _BatchError(smaller=False)
+        raise _LaterError(f"answered HTTP {status} with what is no JSON-RPC")
+
+    def _only(self, document: Any, first: int, status: int, after: float) -> Any:
+        """The result of a call that went out alone."""
+        if isinstance(document, list) and len(document) == 1:
+            (document,) = document
+        if not _is_answer(document):
             raise _LaterError(f"answered HTTP {status} with what is no JSON-RPC")
-        return self._matched(document, first, len(calls), after)
+        number = document.get("id")
+        # A refusal may come before the node has read the question's id.
+        if number not in (first, str(first)) and not (number is None and document.get("error") is not None):
+            raise _LaterError("answered another question")
+        return self._usable(document, after)
 
     def _matched(self, answers: list[Any], first: int, count: int, after: float) -> list[Any]:
         """Answers belong to their calls by id alone: order and number of what comes back prove nothing."""
@@ -206,12 +246,24 @@ class Rpc:
                 number = int(number)
             if type(number) is not int or not first <= number < first + count or number in found:
                 raise _LaterError("answered a batch with what doesn't belong to it")
-            found[number] = _result(answer)
-            if isinstance(found[number], RpcError) and _is_limit(found[number]):
-                raise _LaterError(f"refuses more: {found[number].message}", after)
+            found[number] = self._usable(answer, after)
         if len(found) != count:
             raise _LaterError(f"answered {len(found)} of the {count} calls of a batch")
         return [found[number] for number in range(first, first + count)]
+
+    def _usable(self, answer: dict[str, Any], after: float) -> Any:
+        """The result, or the refusal without what is secret of the endpoint's address."""
+        error = answer.get("error")
+        if error is None:
+            return answer.get("result")
+        code, message = (error.get("code"), error.get("message")) if isinstance(error, dict) else (0, error)
+        text = str(message)
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        refusal = RpcError(code if type(code) is int else 0, _line(text))
+        if _is_limit(refusal):
+            raise _LaterError(f"refuses more: {refusal.message}", after)
+        return refusal
 
     def _exchange(self, body: str) -> tuple[int, bytes, float]:
         """Status, body, and the seconds that Retry-After asks for. Bounded as a whole: a read time-out of the client
@@ -219,12 +271,12 @@ class Rpc:
         end = time.monotonic() + self._timeout
         chunks: list[bytes] = []
         size = 0
-        with self._client.stream("POST", "", content=body) as response:
+        with self._client.stream("POST", self._url, content=body) as response:
             for chunk in response.iter_bytes():
                 chunks.append(chunk)
                 size += len(chunk)
                 if size > BODY_LIMIT:
-                    raise NodeDownError(f"node {self.name} sent more than {BODY_LIMIT // 2**20} MiB")
+                    raise TooMuchError(f"node {self.name} sent more than {BODY_LIMIT // 2**20} MiB")
                 if time.monotonic() > end:
                     raise httpx.ReadTimeout("too slow")
             return response.status_code, b"".join(chunks), _seconds(response.headers.get("Retry-After"))
@@ -248,11 +300,21 @@ class Rpc:
 
 
 class _LaterError(Exception):
-    """Nothing usable, which may be over soon. after: seconds that the node asked to be left alone."""
+    """Nothing usable, which may be over soon. after: seconds that the node asked to be left alone. slow: it was asked for
+    more than it can do in time."""
 
-    def __init__(self, reason: str, after: float = 0.0) -> None:
+    def __init__(self, reason: str, after: float = 0.0, *, slow: bool = False) -> None:
         super().__init__(reason)
         self.after = after
+        self.slow = slow
+
+
+class _BatchError(Exception):
+    """A batch is refused as such. smaller: a smaller one may do."""
+
+    def __init__(self, *, smaller: bool) -> None:
+        super().__init__()
+        self.smaller = smaller
 
 
 def require(value: Any, name: str, what: str) -> Any:
@@ -274,25 +336,20 @@ def _is_answer(document: Any) -> bool:
     return isinstance(document, dict) and ("result" in document or document.get("error") is not None)
 
 
-def _result(answer: dict[str, Any]) -> Any:
-    error = answer.get("error")
-    if error is None:
-        return answer.get("result")
-    if not isinstance(error, dict):
-        return RpcError(0, _line(error))
-    code = error.get("code")
-    return RpcError(code if type(code) is int else 0, _line(error.get("message")))
-
-
 def _is_limit(error: RpcError) -> bool:
-    words = error.message.lower()
-    # The same code also stands for "more than 10,000 results", which no waiting mends.
-    return error.code in _LIMITED and ("rate" in words or "request" in words or "second" in words)
+    """Whether it is about requests in a time. Codes don't tell: -32005 also stands for more than 10,000 results, which no
+    waiting mends."""
+    return error.code == 429 or _LIMITED.search(error.message) is not None
+
+
+def _is_too_large(result: Any) -> bool:
+    # geth's code, which others use as well: it needs the words.
+    return isinstance(result, RpcError) and result.code == -32003 and "too large" in result.message.lower()
 
 
 def _line(text: Any) -> str:
     line = " ".join(str(text).split())
-    return line if len(line) <= 200 else line[:199] + "…"
+    return line if len(line) <= _LINE else line[: _LINE - 1] + "…"
 
 
 def _seconds(text: str | None) -> float:
@@ -313,3 +370,10 @@ def _address(endpoint: Endpoint) -> tuple[httpx.URL, httpx.BasicAuth | None]:
         )
     auth = httpx.BasicAuth(url.username, url.password) if url.userinfo else None
     return url.copy_with(userinfo=b""), auth
+
+
+def _secrets(address: str) -> list[str]:
+    """What of an address may be a key, as it is written and decoded: nodes like to repeat it in what they say."""
+    rest = address.partition("://")[2]
+    parts = {part for text in (rest, unquote(rest)) for part in re.split(r"[/?&=#@:]", text)}
+    return sorted((part for part in parts if len(part) >= _SECRET), key=len, reverse=True)

@@ -19,8 +19,8 @@ from maven_cli.operations import incidents
 from maven_cli.passes.chains_rescan import rescan
 from maven_cli.passes.deposits_stuck import stuck
 from tests.conftest import TestServices
+from tests.evm_pool import Pool
 from tests.integration.test_deposits_evm import ALICE, BOB, CAROL, ETHER, NODE, Exchange, file_of
-from tests.nodes_evm import Anvil
 from tests.support import Cli, Done
 
 # A number of base units that no other test's transfer has.
@@ -28,14 +28,14 @@ UNITS = 7_654_321
 
 
 @pytest.fixture
-def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Anvil]:
-    with Anvil() as anvil:
+def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
+    with Pool() as anvil:
         monkeypatch.setenv(NODE, anvil.url)
         yield anvil
 
 
 @pytest.fixture
-def exchange(conn: psycopg.Connection, services: TestServices, node: Anvil, tmp_path: Path) -> Exchange:
+def exchange(conn: psycopg.Connection, services: TestServices, node: Pool, tmp_path: Path) -> Exchange:
     token = node.deploy()
     path = tmp_path / "chains.toml"
     path.write_text(file_of(token))
@@ -44,7 +44,7 @@ def exchange(conn: psycopg.Connection, services: TestServices, node: Anvil, tmp_
 
 
 @pytest.fixture
-def maven(cli: Cli, node: Anvil) -> Any:
+def maven(cli: Cli, node: Pool) -> Any:
     """`maven …` that knows where the node is, and a node that nobody listens at."""
 
     def run(*args: str) -> Done:

@@ -17,7 +17,7 @@ from maven_cli.passes.deposits_credit import credit
 from maven_cli.passes.deposits_scan import scan
 from maven_cli.runner import Outcome
 from tests.conftest import TestServices
-from tests.nodes_evm import Anvil
+from tests.evm_pool import Pool
 from tests.support import Cli
 
 ETHER = 10**18
@@ -26,8 +26,8 @@ NODE = "MAVEN_TEST_NODE_1"
 
 
 @pytest.fixture
-def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Anvil]:
-    with Anvil() as anvil:
+def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
+    with Pool() as anvil:
         monkeypatch.setenv(NODE, anvil.url)
         yield anvil
 
@@ -38,7 +38,7 @@ class Exchange:
 
     conn: psycopg.Connection
     services: TestServices
-    node: Anvil
+    node: Pool
     token: str = ""
     files: list[str] = field(default_factory=list)
 
@@ -109,7 +109,7 @@ decimals = 6
 
 
 @pytest.fixture
-def exchange(conn: psycopg.Connection, services: TestServices, node: Anvil, tmp_path: Any) -> Exchange:
+def exchange(conn: psycopg.Connection, services: TestServices, node: Pool, tmp_path: Any) -> Exchange:
     token = node.deploy()
     path = tmp_path / "chains.toml"
     path.write_text(file_of(token))
@@ -252,7 +252,7 @@ def test_d22_a_bound_of_blocks(exchange: Exchange) -> None:
 
 
 def test_d24_another_chain(exchange: Exchange, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
-    with Anvil(chain_id=1) as other:
+    with Pool(chain_id=1) as other:
         done = cli("deposits", "scan", env={NODE: other.url})
         assert done.code == 78
         assert "is on chain 1, not on anvil (31337)" in done.err

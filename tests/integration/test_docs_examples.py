@@ -23,7 +23,7 @@ import pytest
 import redis
 
 from maven_cli import embedded
-from tests.nodes_evm import Anvil
+from tests.evm_pool import Pool
 from tests.support import Cli, Market
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -219,7 +219,7 @@ def test_readme(shell: Shell) -> None:
     import gzip
 
     (shell.directory / "trades.csv.gz").write_bytes(gzip.compress(TRADES.encode()))
-    with Anvil() as node:
+    with Pool() as node:
         address = shell.directory / "node"
         address.write_text(node.url)
         (shell.directory / "chains.toml").write_text(
