@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -39,14 +38,15 @@ class Question:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is sent. wait: seconds before it; drip: seconds between two bytes of the body; missing: bytes of the body that
-    are announced, but never come."""
+    """What is sent. wait: seconds before it; drip: seconds between two bytes of it, headers and body, or the body alone;
+    missing: bytes of the body that are announced, but never come."""
 
     body: bytes = b""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     wait: float = 0.0
     drip: float = 0.0
+    drip_headers: bool = False
     missing: int = 0
 
 
@@ -142,13 +142,17 @@ def _handler(proxy: NodeProxy) -> type[BaseHTTPRequestHandler]:
             document = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             batch = isinstance(document, list)
             reply = proxy.reply(Question(document if batch else [document], batch, self.path))
-            with suppress(OSError):  # the client may have given up
+            try:
                 self._send(reply)
+            except OSError:  # the client has given up, or the proxy is closed
+                self.close_connection = True
 
         def _send(self, reply: Reply) -> None:
             if reply.wait and not proxy.sleep(reply.wait):
-                self.close_connection = True
-                return
+                raise ConnectionAbortedError
+            if reply.drip_headers:
+                for letter in b"HTTP/1.1 200 OK\r\nX-Patience: " + b"x" * 10_000:
+                    self._drip(bytes([letter]), reply.drip)
             self.send_response(reply.status)
             headers = {"Content-Type": "application/json", **reply.headers}
             for name, value in headers.items():
@@ -161,11 +165,13 @@ def _handler(proxy: NodeProxy) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(reply.body)
                 return
             for place in range(len(reply.body)):
-                self.wfile.write(reply.body[place : place + 1])
-                self.wfile.flush()
-                if not proxy.sleep(reply.drip):
-                    self.close_connection = True
-                    return
+                self._drip(reply.body[place : place + 1], reply.drip)
+
+        def _drip(self, part: bytes, pause: float) -> None:
+            self.wfile.write(part)
+            self.wfile.flush()
+            if not proxy.sleep(pause):
+                raise ConnectionAbortedError
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -211,9 +217,11 @@ def silence(seconds: float = 3600) -> Fault:
     return fault
 
 
-def dripping(pause: float) -> Fault:
+def dripping(pause: float, *, headers: bool = False) -> Fault:
     """The answer, byte by byte: never silent for long, never done."""
-    return lambda question, forward: Reply(untouched(question, forward).body, drip=pause)
+    return lambda question, forward: Reply(
+        untouched(question, forward).body, drip=pause, drip_headers=headers
+    )
 
 
 def truncated(question: Question, forward: Forward) -> Reply:

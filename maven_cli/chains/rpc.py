@@ -4,7 +4,8 @@ What providers do differently is handled here and nowhere else: batches that com
 429 and 503 with or without Retry-After; limits told as JSON-RPC errors; pages of HTML. Every message names the endpoint,
 never its URL, which often is its key.
 
-Neither proxies nor ~/.netrc are used: a node is talked to directly, or not at all.
+Neither proxies nor ~/.netrc are used: a node is talked to directly, or not at all. Certificates are checked against the
+system's, or SSL_CERT_FILE.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +29,7 @@ import httpx
 
 from maven_cli import __version__
 from maven_cli.chains import NodeBehindError, NodeDownError
+from maven_cli.chains.transport import TimedTransport
 from maven_cli.errors import ConfigurationError
 from maven_cli.logs import mute
 from maven_cli.times import format_duration
@@ -102,11 +105,13 @@ class Rpc:
         # Not as the client's base_url, which gains a slash at its end.
         self._url, auth = _address(endpoint)
         self._secrets = _secrets(endpoint.url)
+        tls = ssl.create_default_context() if self._url.scheme == "https" else False
+        self._transport = TimedTransport(tls, endpoint.concurrency)
         self._client = httpx.Client(
             auth=auth,
+            transport=self._transport,
             headers={"User-Agent": f"maven/{__version__}", "Content-Type": "application/json"},
             timeout=httpx.Timeout(self._timeout),
-            limits=httpx.Limits(max_connections=endpoint.concurrency),
             follow_redirects=False,
             trust_env=False,
         )
@@ -134,6 +139,14 @@ class Rpc:
             return [result for part in parts for result in self._part(part, divisible)]
         with ThreadPoolExecutor(min(len(parts), self.concurrency)) as pool:
             return [result for part in pool.map(self._part, parts, repeat(divisible)) for result in part]
+
+    def pause(self, seconds: float) -> None:
+        """Waits, and looks up every quarter of a second whether it should go on."""
+        end = time.monotonic() + seconds
+        self._check()
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.25))
+            self._check()
 
     def close(self) -> None:
         self._client.close()
@@ -181,7 +194,7 @@ class Rpc:
                     raise NodeDownError(f"node {self.name} {later}") from None
                 # Jitter: passes of several chains must not knock in step.
                 pause = max(_FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5), later.after)
-            self._pause(min(pause, _LONGEST_PAUSE))
+            self.pause(min(pause, _LONGEST_PAUSE))
         raise AssertionError
 
     def _send(self, calls: Sequence[Call]) -> list[Any]:
@@ -203,7 +216,8 @@ class Rpc:
         except httpx.TimeoutException:
             raise _LaterError("takes no connection") from None
         except httpx.TransportError as error:
-            raise _LaterError(f"can't be reached: {type(error).__name__}") from None
+            reason = _line(self._discreet(error)) or type(error).__name__
+            raise _LaterError(f"can't be reached: {reason}") from None
         except httpx.HTTPError as error:
             raise _LaterError(f"sent what isn't HTTP: {type(error).__name__}") from None
         if status in (401, 403):
@@ -252,23 +266,26 @@ class Rpc:
         return [found[number] for number in range(first, first + count)]
 
     def _usable(self, answer: dict[str, Any], after: float) -> Any:
-        """The result, or the refusal without what is secret of the endpoint's address."""
+        """The result, or the refusal."""
         error = answer.get("error")
         if error is None:
             return answer.get("result")
         code, message = (error.get("code"), error.get("message")) if isinstance(error, dict) else (0, error)
-        text = str(message)
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        refusal = RpcError(code if type(code) is int else 0, _line(text))
+        refusal = RpcError(code if type(code) is int else 0, _line(self._discreet(message)))
         if _is_limit(refusal):
             raise _LaterError(f"refuses more: {refusal.message}", after)
         return refusal
 
+    def _discreet(self, said: Any) -> str:
+        """What somebody else said, without what is secret of the endpoint's address."""
+        text = str(said)
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
     def _exchange(self, body: str) -> tuple[int, bytes, float]:
-        """Status, body, and the seconds that Retry-After asks for. Bounded as a whole: a read time-out of the client
-        begins anew with every byte that drips in."""
-        end = time.monotonic() + self._timeout
+        """Status, body, and the seconds that Retry-After asks for."""
+        self._transport.start(self._timeout)
         chunks: list[bytes] = []
         size = 0
         with self._client.stream("POST", self._url, content=body) as response:
@@ -277,8 +294,6 @@ class Rpc:
                 size += len(chunk)
                 if size > BODY_LIMIT:
                     raise TooMuchError(f"node {self.name} sent more than {BODY_LIMIT // 2**20} MiB")
-                if time.monotonic() > end:
-                    raise httpx.ReadTimeout("too slow")
             return response.status_code, b"".join(chunks), _seconds(response.headers.get("Retry-After"))
 
     # ------------------------------------------------------------------------------------------------------ patience
@@ -288,15 +303,7 @@ class Rpc:
             now = time.monotonic()
             turn = max(now, self._next)
             self._next = turn + self._gap
-        self._pause(turn - now)
-
-    def _pause(self, seconds: float) -> None:
-        """Waits, and looks up every quarter of a second whether it should go on."""
-        end = time.monotonic() + seconds
-        self._check()
-        while (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, 0.25))
-            self._check()
+        self.pause(turn - now)
 
 
 class _LaterError(Exception):

@@ -1,1 +1,0 @@
-"""Chain adapters against real nodes."""

@@ -15,10 +15,11 @@ from maven_cli.chains import NodeDownError
 from maven_cli.chains.rpc import Endpoint, Rpc, RpcError, TooMuchError
 from maven_cli.errors import ConfigurationError, StoppedError
 from tests import node_proxy
-from tests.chains.conftest import PATIENT
 from tests.node_proxy import Fault, NodeProxy
 from tests.nodes_evm import Anvil
 
+# Longer than a busy machine takes; faults that have to run into it use their own.
+PATIENT = timedelta(seconds=20)
 KEY = "k3y-0f-the-endpoint"
 USER, PASSWORD = "operator", "hunter2-very-secret"
 
@@ -161,7 +162,9 @@ def test_but_not_for_longer_than_a_pass_can_wait(
 
 
 @pytest.mark.parametrize(
-    "fault", [node_proxy.silence(), node_proxy.dripping(0.02)], ids=["silent", "dripping"]
+    "fault",
+    [node_proxy.silence(), node_proxy.dripping(0.02), node_proxy.dripping(0.02, headers=True)],
+    ids=["silent", "dripping", "dripping headers"],
 )
 def test_a_request_ends_in_time_whatever_the_node_does(talk: Open, proxy: NodeProxy, fault: Fault) -> None:
     proxy.fault(fault)
@@ -175,7 +178,7 @@ def test_a_request_ends_in_time_whatever_the_node_does(talk: Open, proxy: NodePr
 
 def test_a_port_where_nobody_listens(talk: Open) -> None:
     rpc = Rpc(Endpoint("primary", "http://127.0.0.1:9"), PATIENT)
-    with pytest.raises(NodeDownError, match="node primary can't be reached: ConnectError"):
+    with pytest.raises(NodeDownError, match=r"node primary can't be reached: .*refused"):
         rpc.call("eth_chainId")
     rpc.close()
 

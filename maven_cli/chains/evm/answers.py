@@ -28,6 +28,10 @@ class MalformedError(Exception):
     """An answer, or a part of it, isn't what the protocol says. The message names the part."""
 
 
+# Seconds before a node is asked again what it answered with contradictions; twice that before the next time.
+SETTLING = 0.2
+
+
 class UnsettledError(Exception):
     """Two answers of a node contradict each other, as they do while its chain is reorganised. The message goes behind
     the node's name."""
@@ -112,11 +116,11 @@ def payment(log: Any) -> tuple[bytes, bytes, int] | None:
     data = _field(log, "data")
     if len(topics) != 3 or str(topics[0]).lower() != TRANSFER or log.get("removed") is True:
         return None
-    if not isinstance(data, str) or _OCTETS.fullmatch(data) is None:
+    if not isinstance(data, str):
         raise MalformedError("data")
     if len(data) != 66 or not all(str(topic).startswith(_PADDING) for topic in topics[1:]):
         return None
-    amount = int(data, 16)
+    amount = int.from_bytes(_octets(data, "data", 32))
     if amount == 0:
         return None
     sender, to = (_octets(topic, "topics", 32)[12:] for topic in topics[1:])

@@ -10,7 +10,7 @@ from typing import Any
 
 from maven_cli.chains import Block, NodeBehindError, Reference, Sighting
 from maven_cli.chains.evm import answers
-from maven_cli.chains.evm.answers import MalformedError, UnsettledError
+from maven_cli.chains.evm.answers import SETTLING, MalformedError, UnsettledError
 from maven_cli.chains.rpc import Call, Rpc
 
 REFERENCES = 100  # in one request
@@ -27,6 +27,8 @@ def look(rpc: Rpc, references: Sequence[Reference]) -> list[Sighting]:
     heights = [reference.height for reference in references]
     reason = ""
     for attempt in range(ATTEMPTS):
+        if attempt:
+            rpc.pause(SETTLING * 2 ** (attempt - 1))
         places = [place for place in range(len(references)) if place not in sightings]
         for start in range(0, len(places), REFERENCES):
             part = places[start : start + REFERENCES]

@@ -20,7 +20,7 @@ from maven_cli.chains import (
     Watch,
 )
 from maven_cli.chains.evm import answers
-from maven_cli.chains.evm.answers import MalformedError, UnsettledError
+from maven_cli.chains.evm.answers import SETTLING, MalformedError, UnsettledError
 from maven_cli.chains.evm.looking import look
 from maven_cli.chains.evm.scanning import Scanner
 from maven_cli.chains.rpc import Call, Rpc, RpcError
@@ -38,6 +38,7 @@ _REVERTED = (
     "invalid jump",
     "bad jump",
     "stack ",
+    "vm execution",
 )
 
 
@@ -93,7 +94,9 @@ class EvmNode:
 
     def scan(self, first: int, last: int, watch: Watch, *, final: bool) -> Scan:
         with self._understood("a scan"):
-            for _ in range(ATTEMPTS):
+            for attempt in range(ATTEMPTS):
+                if attempt:
+                    self._rpc.pause(SETTLING * 2 ** (attempt - 1))
                 try:
                     return self._scanner.scan(first, last, watch, final=final)
                 except UnsettledError as error:

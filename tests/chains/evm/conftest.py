@@ -1,4 +1,4 @@
-"""Nodes of this room's tests, and the proxy that spoils what they say."""
+"""EVM nodes for the tests of this room, and the proxy that spoils what they say."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ import pytest
 from maven_cli.chains import NodeBehindError, Scan
 from maven_cli.chains.evm.node import EvmNode
 from maven_cli.chains.rpc import Endpoint, Rpc
-from tests.chains.conftest import PATIENT
-from tests.chains.test_evm_scan import ALICE, BOB, WATCH, every_way, paid
+from tests.chains.evm.conftest import PATIENT
+from tests.chains.evm.test_scan import ALICE, BOB, WATCH, every_way, paid
 from tests.node_proxy import Forward, NodeProxy, Question, Reply, untouched
 from tests.nodes_evm import Anvil
 

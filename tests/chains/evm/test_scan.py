@@ -10,7 +10,19 @@ import pytest
 
 from maven_cli.chains import NodeBehindError, NodeDownError, Scan, Transfer
 from maven_cli.chains.evm.node import EvmNode
-from tests.node_proxy import Call, NodeProxy, another_node, changed, no_logs, null_results, stale_head
+from tests.node_proxy import (
+    Call,
+    Forward,
+    NodeProxy,
+    Question,
+    Reply,
+    another_node,
+    changed,
+    document,
+    no_logs,
+    null_results,
+    stale_head,
+)
 from tests.nodes_evm import Anvil
 
 ALICE, BOB, CAROL, STRANGER = (bytes([number]) * 20 for number in (0xA1, 0xB0, 0xCA, 0x57))
@@ -314,6 +326,44 @@ def test_an_event_that_the_receipt_does_not_show_is_an_error(
     proxy.fault(changed(more))
     with pytest.raises(NodeBehindError, match="that its receipt doesn't show"):
         scan_all(chain, spoilt, final=True)
+
+
+@every_way
+@pytest.mark.parametrize("method", ["eth_getLogs", "eth_getTransactionReceipt"])
+def test_answers_about_another_fork_are_an_error(
+    chain: Anvil, spoilt: EvmNode, proxy: NodeProxy, final: bool, method: str
+) -> None:
+    """A balancer whose second node follows another fork: its blocks have the same heights, not the same hashes."""
+    token = chain.deploy("erc20", "TUSD", 6, 10**12)
+    chain.send(token, "transfer(address,uint256)", ALICE, 5)
+    chain.pay(ALICE, 5)
+
+    def elsewhere(call: Call, result: Any) -> Any:
+        if call["method"] == method:
+            for item in result if isinstance(result, list) else [result]:
+                item["blockHash"] = "0x" + "11" * 32
+        return result
+
+    proxy.fault(changed(elsewhere))
+    with pytest.raises(NodeBehindError, match="another block"):
+        scan_all(chain, spoilt, final=final)
+
+
+def test_blocks_that_were_not_asked_for_are_an_error(chain: Anvil, spoilt: EvmNode, proxy: NodeProxy) -> None:
+    chain.mine(4)
+
+    def shifted(question: Question, forward: Forward) -> Reply:
+        calls = [
+            {**call, "params": [hex(int(call["params"][0], 16) + 1), *call["params"][1:]]}
+            for call in question.calls
+        ]
+        return document(question, forward(calls))
+
+    proxy.fault(shifted, method="eth_getBlockByNumber")
+    with pytest.raises(NodeDownError, match="anvil answers a scan with what is none: number"):
+        spoilt.scan(0, 3, WATCH, final=False)
+    with pytest.raises(NodeDownError, match="anvil answers eth_getBlockByNumber with what is none: number"):
+        spoilt.blocks([0, 1])
 
 
 def test_d24_blocks_of_another_chain_do_not_link(chain: Anvil, spoilt: EvmNode, proxy: NodeProxy) -> None:

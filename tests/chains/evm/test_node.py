@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import pytest
 
-from maven_cli.chains import Token
+from maven_cli.chains import NodeDownError, Token
 from maven_cli.chains.evm.node import EvmNode
 from maven_cli.chains.rpc import Endpoint, Rpc
+from tests.node_proxy import Fault, Forward, NodeProxy, Question, Reply, document, null_results, refused
 from tests.nodes_evm import Anvil
 
 ALICE = b"\xa1" * 20
@@ -60,6 +62,60 @@ def test_what_is_no_token(chain: Anvil, node: EvmNode) -> None:
     assert node.token(ALICE) is None
     assert node.token(chain.deploy("forwarder")) is None
     assert node.token(chain.deploy("odd", 256)) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(3, "execution reverted"), (-32015, "VM execution error."), (-32000, "invalid opcode: INVALID")],
+)
+def test_a_contract_that_refuses_is_no_token(
+    spoilt: EvmNode, proxy: NodeProxy, code: int, words: str
+) -> None:
+    proxy.fault(refused("eth_call", code, words))
+    assert spoilt.token(ALICE) is None
+
+
+def test_a_node_that_refuses_says_nothing_of_a_token(spoilt: EvmNode, proxy: NodeProxy) -> None:
+    proxy.fault(refused("eth_call", -32603, "internal error"))
+    with pytest.raises(NodeDownError, match="node anvil refuses eth_call: internal error"):
+        spoilt.token(ALICE)
+
+
+def test_a_balance_that_is_none_is_an_error(chain: Anvil, node: EvmNode) -> None:
+    """A contract of which nothing is left would otherwise hold 0 of everything."""
+    with pytest.raises(NodeDownError, match="node anvil answers eth_call with what is none: balance"):
+        node.balances([ALICE], b"\x99" * 20)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [refused("eth_getBlockByNumber", -32602, "unknown tag"), null_results("eth_getBlockByNumber")],
+    ids=["refused", "null"],
+)
+def test_nodes_without_safe_and_finalized(
+    chain: Anvil, spoilt: EvmNode, proxy: NodeProxy, fault: Fault
+) -> None:
+    def only_latest(question: Question, forward: Forward) -> Reply:
+        answers = json.loads(fault(question, forward).body)
+        return document(question, [forward(question.calls[:1])[0], *answers[1:]])
+
+    chain.mine(100)
+    proxy.fault(only_latest)
+    head = spoilt.head()
+    assert (head.block.height, head.safe, head.finalized) == (100, None, None)
+
+
+def test_what_is_final_is_never_above_the_head(chain: Anvil, spoilt: EvmNode, proxy: NodeProxy) -> None:
+    """A balancer may ask a node that lags for the newest block, and another one for the final one."""
+    chain.mine(100)
+
+    def lagging(question: Question, forward: Forward) -> Reply:
+        answers = forward([{**question.calls[0], "params": ["0xa", False]}, *question.calls[1:]])
+        return document(question, answers)
+
+    proxy.fault(lagging)
+    head = spoilt.head()
+    assert (head.block.height, head.safe, head.finalized) == (10, 10, 10)
 
 
 def test_a_symbol_can_be_shown_whatever_it_holds(chain: Anvil, node: EvmNode) -> None:

@@ -11,8 +11,8 @@ import pytest
 from maven_cli.chains import NodeBehindError, NodeDownError
 from maven_cli.chains.evm.node import EvmNode
 from maven_cli.chains.rpc import Endpoint, Rpc
-from tests.chains.conftest import PATIENT
-from tests.chains.test_evm_scan import ALICE, WATCH
+from tests.chains.evm.conftest import PATIENT
+from tests.chains.evm.test_scan import ALICE, WATCH
 from tests.node_proxy import Answer, Call, NodeProxy, Reply, limited_logs, refusal, refused
 from tests.nodes_evm import Anvil
 
