@@ -177,7 +177,11 @@ def test_a_lively_exchange_has_clean_books(books: Books, services: TestServices,
     figures = {check.name: check for check in outcome.data["checks"]}
     assert set(figures) == {*CHECKS, "candles"}
     # Each check has looked at something, but for what isn't there.
-    assert {name for name, check in figures.items() if not check.checked} == {"checkpoints", "candles"}
+    assert {name for name, check in figures.items() if not check.checked} == {
+        "checkpoints",
+        "candles",
+        "deposits",
+    }
     assert {name for name, check in figures.items() if check.unproven} == {
         "references"
     }  # the deposits and the withdrawal

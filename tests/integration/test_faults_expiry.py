@@ -385,7 +385,7 @@ def test_killed_at_every_boundary(kind: str, rounds: Rounds) -> None:
     """X04, X05: SIGKILL between any two things that a pass does, COMMIT and the engine's calls among them."""
     total, books = undisturbed(rounds, kind)
     assert total > 100
-    numbers = boundaries(total, 0.5 if kind == "none" else 0.1)
+    numbers = boundaries(total, 0.25 if kind == "none" else 0.07)
 
     def killed_at(number: int) -> bool:
         with rounds(kind) as stage:

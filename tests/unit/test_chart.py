@@ -16,6 +16,7 @@ from rich.console import Console
 
 from maven_cli.cli.chart import candle_chart, sparkline
 from maven_cli.cli.chart_axes import compact, price_ticks, time_labels
+from tests.conftest import FULL
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 INTERVALS = [
@@ -334,7 +335,7 @@ def markets(
     return candles
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=200 if FULL else 30)
 @given(markets(), st.text(max_size=30), st.integers(1, 130), st.integers(1, 40), st.booleans(), st.booleans())
 def test_exactly_height_lines_none_wider_than_width(
     candles: list[Candle], title: str, width: int, height: int, color: bool, unicode: bool
