@@ -31,7 +31,13 @@ from maven_cli.settings import Settings, load_settings
 from tests.support import Cli, Market
 from tests.throwaway import POSTGRES_15, postgres, postgres_of_the_wheel
 
-TEST_VARIABLES = ("MAVEN_TEST_DATABASE_URL", "MAVEN_TEST_REDIS_URL", "MAVEN_TEST_FULL", "MAVEN_TEST_HOME")
+TEST_VARIABLES = (
+    "MAVEN_TEST_DATABASE_URL",
+    "MAVEN_TEST_REDIS_URL",
+    "MAVEN_TEST_FULL",
+    "MAVEN_TEST_HOME",
+    "MAVEN_TEST_ANVIL",
+)
 FULL = os.environ.get("MAVEN_TEST_FULL") == "1"
 SHARED = Path(__file__).parent.parent.parent / "shared"
 

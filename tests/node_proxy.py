@@ -255,6 +255,12 @@ def one_id(question: Question, forward: Forward) -> Reply:
     return document(question, [*answers[:-1], {**answers[-1], "id": answers[0]["id"]}])
 
 
+def twice(question: Question, forward: Forward) -> Reply:
+    """Everything, and the first answer once more: which of the two is it?"""
+    answers = forward(question.calls)
+    return document(question, [*answers, answers[0]])
+
+
 def foreign_ids(question: Question, forward: Forward) -> Reply:
     """The answers of somebody else's questions."""
     return document(question, [{**answer, "id": answer["id"] + 10**6} for answer in forward(question.calls)])

@@ -118,6 +118,7 @@ PASSING: dict[str, Fault] = {
     "broken off": node_proxy.broken_off,
     "short": node_proxy.short(),
     "one id twice": node_proxy.one_id,
+    "one answer twice": node_proxy.twice,
     "foreign ids": node_proxy.foreign_ids,
     "a limit in JSON": node_proxy.refused("eth_getBlockByNumber", -32005, "project rate limit exceeded"),
     "another limit": node_proxy.refused("eth_getBlockByNumber", 429, "exceeded its capacity"),
