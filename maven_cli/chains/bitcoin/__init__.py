@@ -1,8 +1,10 @@
-"""The Bitcoin family, by the JSON-RPC of Bitcoin Core and what descends from it.
+"""The Bitcoin family, by the JSON-RPC of Bitcoin Core and of what came from it: Litecoin Core, Dogecoin Core.
 
-A deposit is an output whose script is an address's. Scripts are compared, not addresses: so it doesn't matter how a node
-writes an address (`address`, the older `addresses`, or not at all for a bare public key), and no two notations of one script
-are two addresses.
+A key is a scriptPubKey, and a deposit is an output that pays a watched one. Outputs are matched by the script's bytes, never
+by the addresses that a node writes beside it: those were a list, `addresses`, before Core 22, are one string, `address`,
+since then, and are missing for scripts that have none.
+
+What isn't seen: amounts inside MimbleWimble extension blocks (Litecoin). What leaves them does so in outputs like any other.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,17 +1,13 @@
-"""One node of the Bitcoin family: Bitcoin Core 0.21 and later, Litecoin Core and their like.
+"""One endpoint of the Bitcoin family: Bitcoin Core's JSON-RPC from version 0.16 on, and Dogecoin Core's 1.14.
 
-No index of transactions is needed: what was found in a block is looked for in that block. With one (`-txindex`), a transaction
-that was mined again is found in its new block at once, and so is any other that somebody asks about.
+Blocks are asked for by hash and read a few at a time, so that a long range needs no more memory than a short one. Nothing
+is believed that doesn't fit together: blocks link by parent, their transactions are those of their header, and a transaction
+is mined only while its block is the one at its height.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from decimal import Decimal
-from hashlib import sha256
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from maven_cli.chains import (
@@ -26,23 +22,23 @@ from maven_cli.chains import (
     Transfer,
     Watch,
 )
-from maven_cli.chains.rpc import Rpc, RpcError
+from maven_cli.chains.bitcoin.reading import Reader, Transaction, digest
+from maven_cli.chains.rpc import Call, Rpc, RpcError
 
-BLOCKS_AT_ONCE = 4  # decoded blocks in one request: some megabytes each
-CATCHING_UP = 3  # blocks that a node may know of and not have yet
+BLOCKS_AT_ONCE = 2  # in one request: up to some 25 MB each as JSON
+SPENT_AT_ONCE = 20  # transactions in one request: most have a kilobyte, some a megabyte
+BEHIND = 6  # blocks that a node may know only the headers of: it is about to load them
 
-# Core's error codes.
-_NOT_FOUND = -5  # no such block or transaction
-_OUT_OF_RANGE = -8  # a height beyond the head
-_MISC = -1  # among others: pruned
-_WARMING_UP = -28
+_STARTING, _PAST_THE_HEAD, _UNKNOWN, _OTHER = -28, -8, -5, -1  # Core's codes of errors
+_PRUNED = "not available"  # "Block not available (pruned data)", and shorter in some versions
 
 
 class BitcoinNode:
-    """One endpoint; see `maven_cli.chains.Node`."""
+    """One Bitcoin endpoint; see `maven_cli.chains.Node`."""
 
     def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
+        self._read = Reader(rpc.name)
 
     @property
     def name(self) -> str:
@@ -56,302 +52,300 @@ class BitcoinNode:
         self._rpc.close()
 
     def identity(self) -> str:
-        (found,) = self._ask([("getblockhash", [0])], "its genesis block")
-        return self._bytes(found, 32).hex()
+        return self._read.hash(self._one(("getblockhash", [0]), "its first block")).hex()
 
     def head(self) -> Head:
-        (info,) = self._ask([("getblockchaininfo", [])], "its state")
-        if not isinstance(info, dict):
-            raise NodeDownError(f"node {self.name} answered what is no state")
-        height, known = self._height(info.get("blocks")), self._height(info.get("headers"))
-        if known - height > CATCHING_UP and info.get("initialblockdownload") is True:
-            raise NodeBehindError(f"node {self.name} is synchronising: it has {height} of {known} blocks")
-        (header,) = self._ask([("getblockheader", [info.get("bestblockhash"), True])], "its newest block")
-        return Head(self._block(header), None, None)
+        info = self._read.object(self._one(("getblockchaininfo", []), "its head"), "state of a chain")
+        height = self._read.number(info.get("blocks"), "a height")
+        headers = self._read.number(info.get("headers"), "a height")
+        # A chain that only its tests mine (regtest) never stops loading before its first new block.
+        loading = info.get("initialblockdownload") is True and info.get("chain") != "regtest"
+        if loading or headers - height > BEHIND:
+            raise NodeBehindError(
+                f"node {self.name} is still loading its chain: it has {height} of at least {headers} blocks"
+            )
+        best = self._read.hash(info.get("bestblockhash"))
+        return Head(
+            self._header(self._one(("getblockheader", [best.hex(), True]), "its head"), best), None, None
+        )
 
     def blocks(self, heights: Sequence[int]) -> list[Block | None]:
-        hashes = self._hashes(heights)
-        known = [found for found in hashes if found is not None]
-        headers = iter(self._ask([("getblockheader", [found, True]) for found in known], "a block's header"))
-        return [
-            None if found is None else self._canonical(next(headers), height)
-            for height, found in zip(heights, hashes, strict=True)
+        hashes = [
+            None if _is(answer, _PAST_THE_HEAD) else self._read.hash(self._fine(answer, f"block {height}"))
+            for height, answer in zip(
+                heights, self._rpc.batch([("getblockhash", [height]) for height in heights]), strict=True
+            )
         ]
-
-    def _canonical(self, header: Any, height: int) -> Block | None:
-        """The block, unless it was reorganised away between the two questions."""
-        block = self._block(header)
-        return block if block.height == height and header.get("confirmations") != -1 else None
-
-    def _hashes(self, heights: Sequence[int]) -> list[str | None]:
-        """The hashes at heights; None beyond the head."""
-        found: list[str | None] = []
-        for answer in self._rpc.batch([("getblockhash", [height]) for height in heights]):
-            if isinstance(answer, RpcError) and answer.code == _OUT_OF_RANGE:
-                found.append(None)
-            else:
-                found.append(self._bytes(self._good(answer, "a block's hash"), 32).hex())
-        return found
+        known = [(height, one) for height, one in zip(heights, hashes, strict=True) if one is not None]
+        answers = self._rpc.batch([("getblockheader", [one.hex(), True]) for _, one in known])
+        found: dict[int, Block] = {}
+        for (height, expected), answer in zip(known, answers, strict=True):
+            block = self._header(self._fine(answer, f"block {height}"), expected)
+            if block.height != height:
+                raise NodeDownError(f"node {self.name} answered block {block.height} when asked for {height}")
+            found[height] = block
+        return [found.get(height) for height in heights]
 
     # ----------------------------------------------------------------------------------------------------------- scan
 
     def scan(self, first: int, last: int, watch: Watch, *, final: bool) -> Scan:
-        """As `Node.scan`. A block is read by its hash, final or not."""
+        """As `Node.scan`. Every block is read whole and by its hash, final or not: nothing is ever filtered by the node."""
         heights = range(first, last + 1)
-        hashes = self._hashes(heights)
-        if None in hashes:
-            raise NodeBehindError(f"node {self.name} has no block {first + hashes.index(None)} yet")
+        hashes = [
+            self._read.hash(self._fine(answer, f"block {height}"))
+            for height, answer in zip(
+                heights, self._rpc.batch([("getblockhash", [height]) for height in heights]), strict=True
+            )
+        ]
         blocks: list[Block] = []
-        transfers: list[Transfer] = []
+        paying: list[tuple[Block, Transaction, frozenset[bytes]]] = []
         for start in range(0, len(hashes), BLOCKS_AT_ONCE):
-            part = hashes[start : start + BLOCKS_AT_ONCE]
-            for raw in self._ask(
-                [("getblock", [found, 2]) for found in part], "a block", size=BLOCKS_AT_ONCE
-            ):
-                block = self._block(raw)
-                if block.height != heights[len(blocks)] or block.hash.hex() != hashes[len(blocks)]:
-                    raise NodeDownError(
-                        f"node {self.name} answered another block than {heights[len(blocks)]}"
-                    )
-                if blocks and blocks[-1].hash != block.parent:
-                    raise NodeBehindError(
-                        f"node {self.name} changed its chain while block {block.height} was read"
-                    )
-                blocks.append(block)
-                transfers += self._transfers(raw, block, watch)
+            self._read_part(first + start, hashes[start : start + BLOCKS_AT_ONCE], watch, blocks, paying)
+        senders = self._senders([(block, transaction) for block, transaction, _ in paying])
+        transfers = [
+            transfer
+            for block, transaction, owned in paying
+            for transfer in _transfers(transaction, block, owned, senders.get(transaction.hash, ()))
+        ]
         return Scan(tuple(blocks), tuple(transfers))
 
-    def _transfers(self, raw: Any, block: Block, watch: Watch) -> list[Transfer]:
-        transactions = raw.get("tx")
-        if not isinstance(transactions, list) or not transactions:
-            raise NodeDownError(f"node {self.name} told no transactions of block {block.height}")
-        outputs = [
-            (transaction, *output)
-            for transaction in transactions
-            for output in self._outputs(transaction, block.height)
-        ]
-        owned = watch.owned({script for _, _, script, _ in outputs})
-        matched = [output for output in outputs if output[2] in owned]
-        senders = self._senders([transaction for transaction, *_ in matched])
+    def _read_part(
+        self,
+        height: int,
+        hashes: Sequence[bytes],
+        watch: Watch,
+        blocks: list[Block],
+        paying: list[tuple[Block, Transaction, frozenset[bytes]]],
+    ) -> None:
+        """Reads on from a height; of what the node answers, nothing stays but what is added to the two lists."""
+        answers = self._rpc.batch([("getblock", [one.hex(), 2]) for one in hashes])
+        for place, (expected, answer) in enumerate(zip(hashes, answers, strict=True), height):
+            raw = self._fine(answer, f"block {place}")
+            block = self._header(raw, expected)
+            if block.height != place or (blocks and blocks[-1].hash != block.parent):
+                raise self._changed(place)
+            paying += self._paying(block, raw, watch)
+            blocks.append(block)
+
+    def _paying(
+        self, block: Block, raw: Any, watch: Watch
+    ) -> list[tuple[Block, Transaction, frozenset[bytes]]]:
+        """The transactions of a block that pay to watched scripts, each with those scripts."""
+        transactions = list(self._read.transactions(raw))
+        scripts = {one.script for each in transactions for one in each.outputs if one.amount > 0}
+        owned = watch.owned(scripts)
         return [
-            Transfer(
-                self._bytes(transaction.get("txid"), 32),
-                "native",
-                place,
-                script,
-                None,
-                amount,
-                block,
-                senders.get(transaction["txid"], ()),
-                immature=_is_coinbase(transaction),
-            )
-            for transaction, place, script, amount in matched
+            (block, one, ours)
+            for one in transactions
+            if (ours := frozenset(output.script for output in one.outputs) & owned)
         ]
 
-    def _outputs(self, transaction: Any, height: int) -> list[tuple[int, bytes, int]]:
-        """Place, script and amount of each output that pays a script something."""
-        outputs = transaction.get("vout") if isinstance(transaction, dict) else None
-        if not isinstance(outputs, list):
-            raise NodeDownError(f"node {self.name} told a transaction of block {height} without outputs")
-        found = []
-        for output in outputs:
-            script = output.get("scriptPubKey") if isinstance(output, dict) else None
-            if not isinstance(script, dict) or "hex" not in script:
-                # Litecoin's MWEB has outputs without a script; an ordinary one always has its place and its value.
-                if isinstance(output, dict) and output.get("ismweb") is True:
-                    continue
-                raise NodeDownError(f"node {self.name} told an output of block {height} without a script")
-            place = output.get("n")
-            if type(place) is not int or place < 0:
-                raise NodeDownError(f"node {self.name} told an output of block {height} without its place")
-            amount = self._amount(output.get("value"))
-            if amount > 0:
-                found.append((place, self._bytes(script["hex"], None), amount))
-        return found
+    def _senders(self, found: Sequence[tuple[Block, Transaction]]) -> dict[bytes, tuple[bytes, ...]]:
+        """For each transaction the scripts that its inputs were locked with, as far as the node knows.
 
-    def _senders(self, transactions: Sequence[dict[str, Any]]) -> dict[str, tuple[bytes, ...]]:
-        """The scripts that each transaction spends, as far as the node knows them: from an undo file it tells them with the block
-        (Core 23 and later), else they are looked up one by one, which needs an index."""
-        found: dict[str, tuple[bytes, ...]] = {}
-        wanted: dict[str, list[tuple[str, int]]] = {}
-        for transaction in transactions:
-            inputs = [one for one in transaction.get("vin", ()) if isinstance(one, dict) and "txid" in one]
-            told = [one["prevout"]["scriptPubKey"]["hex"] for one in inputs if "prevout" in one]
-            if told:
-                found[transaction["txid"]] = tuple(
-                    dict.fromkeys(self._bytes(script, None) for script in told)
-                )
-            elif inputs:
-                wanted[transaction["txid"]] = [(one["txid"], one.get("vout", -1)) for one in inputs]
-        sources = sorted({source for inputs in wanted.values() for source, _ in inputs})
-        answers = dict(
-            zip(
-                sources,
-                self._rpc.batch([("getrawtransaction", [source, True]) for source in sources]),
-                strict=True,
-            )
+        Core from version 25 on writes them beside the inputs, as long as it has the block. Else they are in the
+        transactions that are spent, which a node finds with -txindex, or in its pool; others are left out.
+        """
+        spending = [(block, one) for block, one in found if one.inputs]
+        answers = self._rpc.batch(
+            [("getrawtransaction", [one.hash.hex(), 2, block.hash.hex()]) for block, one in spending],
+            size=SPENT_AT_ONCE,
         )
-        for txid, spent in wanted.items():
-            scripts: dict[bytes, None] = {}
-            for source, place in spent:
-                answer = answers[source]
-                if isinstance(answer, dict):
-                    scripts |= {script: None for at, script, _ in self._outputs(answer, 0) if at == place}
-                elif isinstance(answer, RpcError) and answer.code == _WARMING_UP:
-                    self._good(answer, "a transaction")
-            found[txid] = tuple(scripts)
+        scripts: dict[tuple[bytes, int], bytes] = {}
+        for answer in answers:
+            # Without senders the exchange's own payments would be deposits: only a node that has no such question passes.
+            if not _has_no_block_parameter(answer):
+                scripts |= self._spent(self._fine(answer, "a transaction of a block that it has told"))
+        missing = {
+            source for _, one in spending for source, place in one.inputs if (source, place) not in scripts
+        }
+        wanted = sorted(missing)
+        answers = self._rpc.batch(
+            [("getrawtransaction", [source.hex(), True]) for source in wanted], size=SPENT_AT_ONCE
+        )
+        for source, answer in zip(wanted, answers, strict=True):
+            if _knows_none(answer):
+                continue
+            transaction = self._read.transaction(self._fine(answer, "a transaction that is spent"))
+            if transaction.hash != source:
+                raise NodeDownError(f"node {self.name} answered another transaction than it was asked for")
+            scripts |= {(source, output.ordinal): output.script for output in transaction.outputs}
+        return {
+            one.hash: tuple(dict.fromkeys(scripts[source] for source in one.inputs if source in scripts))
+            for _, one in spending
+        }
+
+    def _spent(self, raw: Any) -> dict[tuple[bytes, int], bytes]:
+        """The scripts that a node wrote beside the inputs of a transaction."""
+        found = {}
+        for one in self._read.list(self._read.object(raw, "transaction").get("vin"), "inputs"):
+            if isinstance(one, dict) and "prevout" in one and "txid" in one:
+                place = self._read.number(one.get("vout"), "an output's index")
+                found[self._read.hash(one["txid"]), place] = self._read.script(one["prevout"])
         return found
 
     # ----------------------------------------------------------------------------------------------------------- look
 
     def look(self, references: Sequence[Reference]) -> list[Sighting]:
-        """As `Node.look`: each in the block in which it was seen, and whether that is the chain's own still."""
-        found: list[Sighting | None] = [None] * len(references)
-        placed = [
-            (place, one.tx_hash.hex(), one.block_hash.hex())
-            for place, one in enumerate(references)
-            if one.block_hash is not None
+        """As `Node.look`: transactions in the blocks where they were seen, and what is at those heights now, in one request.
+
+        What isn't there any more is looked for in the pool, and with -txindex in the whole chain.
+        """
+        expected = {
+            one.block_hash: one.height for one in references if one.block_hash and one.height is not None
+        }
+        calls: list[Call] = [
+            ("getrawtransaction", [one.tx_hash.hex(), True, one.block_hash.hex()])
+            if one.block_hash in expected and one.block_hash
+            else ("getrawtransaction", [one.tx_hash.hex(), True])
+            for one in references
         ]
-        calls: list[tuple[str, Sequence[Any]]] = []
-        for _, tx, block in placed:
-            calls += [("getrawtransaction", [tx, True, block]), ("getblockheader", [block, True])]
+        for block_hash, height in expected.items():
+            calls += [("getblockheader", [block_hash.hex(), True]), ("getblockhash", [height])]
         answers = self._rpc.batch(calls, size=max(len(calls), 1))
-        for at, (place, _, _) in enumerate(placed):
-            raw, header = map(self._maybe, answers[2 * at : 2 * at + 2])
-            found[place] = self._in_block(references[place], raw, header)
-        # Not where it was seen: in the pool, or elsewhere if the node has an index.
-        lost = [place for place, sighting in enumerate(found) if sighting is None]
-        again = self._rpc.batch(
+        canonical = self._canonical(list(expected), answers[len(references) :])
+        sightings: dict[int, Sighting] = {}
+        lost: list[int] = []
+        for place, (one, answer) in enumerate(zip(references, answers, strict=False)):
+            block = canonical.get(one.block_hash) if one.block_hash else None
+            if one.block_hash not in expected:
+                sightings[place] = self._anywhere(one, answer)
+            elif block is None or _knows_none(answer) or _has_no_block_parameter(answer):
+                lost.append(place)
+            else:
+                sightings[place] = self._mined(one, self._fine(answer, "a transaction"), block)
+        answers = self._rpc.batch(
             [("getrawtransaction", [references[place].tx_hash.hex(), True]) for place in lost]
         )
-        known = dict(zip(lost, map(self._maybe, again), strict=True))
-        headers = self._headers_of(
-            {raw["blockhash"] for raw in known.values() if raw and raw.get("blockhash")}
-        )
-        for place, raw in known.items():
-            if raw is None:
-                found[place] = Sighting("missing")
-            elif not raw.get("blockhash"):
-                found[place] = Sighting("pending")
-            else:
-                found[place] = self._in_block(references[place], raw, headers[raw["blockhash"]]) or Sighting(
-                    "missing"
-                )
-        return [sighting for sighting in found if sighting is not None]
+        for place, answer in zip(lost, answers, strict=True):
+            sightings[place] = self._anywhere(references[place], answer)
+        return [sightings[place] for place in range(len(references))]
 
-    def _headers_of(self, hashes: set[str]) -> dict[str, Any]:
-        wanted = sorted(hashes)
-        answers = self._rpc.batch([("getblockheader", [one, True]) for one in wanted])
-        return {one: self._maybe(answer) for one, answer in zip(wanted, answers, strict=True)}
+    def _canonical(self, hashes: Sequence[bytes], answers: Sequence[Any]) -> dict[bytes, Block]:
+        """Those of the blocks that are in the chain now. answers: a header, and the hash at its height, for each."""
+        found = {}
+        for place, block_hash in enumerate(hashes):
+            header, at_height = answers[2 * place : 2 * place + 2]
+            if _is(header, _UNKNOWN) or _is(at_height, _PAST_THE_HEAD):
+                continue
+            # By the hash at the height: what a header says of its confirmations may come from a proxy's cache.
+            block = self._read.block(self._fine(header, "a block"))
+            if block.hash == block_hash and self._read.hash(self._fine(at_height, "a block")) == block_hash:
+                found[block_hash] = block
+        return found
 
-    def _in_block(self, reference: Reference, raw: Any, header: Any) -> Sighting | None:
-        """The sighting, if the transaction is in the block and the block in the chain."""
-        if not isinstance(raw, dict) or not isinstance(header, dict):
-            return None
-        confirmations = header.get("confirmations")
-        if raw.get("txid") != reference.tx_hash.hex() or type(confirmations) is not int or confirmations < 1:
-            return None
-        block = self._block(header)
-        if raw.get("blockhash", block.hash.hex()) != block.hash.hex():
-            return None
-        outputs = self._outputs(raw, block.height)
-        transfers = tuple(
-            Transfer(
-                reference.tx_hash, "native", place, script, None, amount, block, immature=_is_coinbase(raw)
-            )
-            for place, script, amount in outputs
-        )
-        evidence = [
-            reference.tx_hash.hex(),
-            block.hash.hex(),
-            block.height,
-            [[p, s.hex(), a] for p, s, a in outputs],
-        ]
-        document = json.dumps(evidence, separators=(",", ":"))
-        return Sighting("mined", block, transfers, sha256(document.encode()).digest())
+    def _anywhere(self, reference: Reference, answer: Any) -> Sighting:
+        """A transaction that was asked for without a block."""
+        if _knows_none(answer):
+            return Sighting("missing")
+        raw = self._read.object(self._fine(answer, "a transaction"), "transaction")
+        if raw.get("blockhash") is None:
+            return Sighting("pending")
+        block_hash = self._read.hash(raw["blockhash"])
+        header = self._one(("getblockheader", [block_hash.hex(), True]), "a block")
+        (block,) = self.blocks([self._read.block(header).height])
+        if block is None or block.hash != block_hash:
+            return Sighting("missing")
+        return self._mined(reference, raw, block)
 
-    # ------------------------------------------------------------------------------------------------------- the rest
+    def _mined(self, reference: Reference, raw: Any, block: Block) -> Sighting:
+        transaction = self._read.transaction(raw)
+        if transaction.hash != reference.tx_hash or raw.get("blockhash") != block.hash.hex():
+            raise NodeDownError(f"node {self.name} answered another transaction than it was asked for")
+        everybody = {one.script for one in transaction.outputs}
+        transfers = _transfers(transaction, block, everybody, ())
+        return Sighting("mined", block, tuple(transfers), digest(transaction, block))
+
+    # ----------------------------------------------------------------------------------------------------------- rest
 
     def token(self, token: bytes) -> Token | None:
         return None
 
     def balances(self, keys: Sequence[bytes], token: bytes | None) -> list[int]:
-        """Reads the whole set of unspent outputs, which takes a while: minutes on Bitcoin's own chain."""
-        if token is not None:
+        """As `Node.balances`. The node searches all unspent outputs, whatever the number of keys: minutes on Bitcoin's own
+        chain, and one search at a time."""
+        if not keys or token is not None:
             return [0] * len(keys)
-        found = self._rpc.call("scantxoutset", "start", [f"raw({key.hex()})" for key in keys])
-        unspents = found.get("unspents") if isinstance(found, dict) else None
-        if not isinstance(unspents, list) or found.get("success") is not True:
-            raise NodeDownError(f"node {self.name} could not read its unspent outputs")
+        wanted = sorted({f"raw({key.hex()})" for key in keys})
+        found = self._read.object(self._one(("scantxoutset", ["start", wanted]), "balances"), "search")
+        if found.get("success") is not True:
+            raise NodeDownError(f"node {self.name} gave up its search of unspent outputs")
         held = dict.fromkeys(keys, 0)
-        for one in unspents:
-            held[self._bytes(one.get("scriptPubKey"), None)] += self._amount(one.get("amount"))
+        for one in self._read.list(found.get("unspents"), "unspent outputs"):
+            output = self._read.object(one, "output")
+            script = output.get("scriptPubKey")
+            key = self._read.script({"scriptPubKey": {"hex": script}})
+            if key not in held:
+                raise self._read.wrong("an unspent output of somebody else")
+            held[key] += self._read.amount(output.get("amount"))
         return [held[key] for key in keys]
 
-    def _ask(self, calls: Sequence[tuple[str, Sequence[Any]]], what: str, *, size: int = 100) -> list[Any]:
-        return [self._good(answer, what) for answer in self._rpc.batch(calls, size=size)]
+    # --------------------------------------------------------------------------------------------------------- answers
 
-    def _good(self, answer: Any, what: str) -> Any:
+    def _one(self, call: Call, what: str) -> Any:
+        (answer,) = self._rpc.batch([call])
+        return self._fine(answer, what)
+
+    def _fine(self, answer: Any, what: str) -> Any:
+        """The answer, unless it is a refusal or nothing."""
         if isinstance(answer, RpcError):
-            if "pruned" in answer.message.lower():
-                raise NodeBehindError(f"node {self.name} has pruned {what}: {answer.message}")
-            if answer.code in (_NOT_FOUND, _OUT_OF_RANGE):
-                raise NodeBehindError(f"node {self.name} doesn't have {what}: {answer.message}")
-            raise NodeDownError(f"node {self.name} refuses {what}: {answer.message}")
+            raise self._refused(answer, what)
+        if answer is None:
+            raise NodeBehindError(f"node {self.name} has no {what}")
         return answer
 
-    def _maybe(self, answer: Any) -> Any:
-        """The answer; None for what the node doesn't have."""
-        if isinstance(answer, RpcError) and answer.code == _NOT_FOUND:
-            return None
-        return self._good(answer, "a transaction")
+    def _refused(self, error: RpcError, what: str) -> NodeDownError | NodeBehindError:
+        if error.code == _STARTING:
+            return NodeDownError(f"node {self.name} is still starting: {error.message}")
+        if error.code == _OTHER and _PRUNED in error.message.lower():
+            return NodeBehindError(f"node {self.name} has no {what} any more: it is pruned ({error.message})")
+        if error.code in (_UNKNOWN, _PAST_THE_HEAD):
+            return NodeBehindError(f"node {self.name} has no {what}: {error.message}")
+        return NodeDownError(f"node {self.name} refuses {what}: {error.message}")
 
-    def _block(self, raw: Any) -> Block:
-        if not isinstance(raw, dict):
-            raise NodeDownError(f"node {self.name} answered what is no block")
-        height, moment = self._height(raw.get("height")), self._height(raw.get("time"))
-        # The genesis block has none before it.
-        parent = raw.get("previousblockhash", "00" * 32)
-        return Block(
-            height,
-            self._bytes(raw.get("hash"), 32),
-            self._bytes(parent, 32),
-            datetime.fromtimestamp(min(moment, 2**33), UTC),
+    def _header(self, raw: Any, expected: bytes) -> Block:
+        """A block that was asked for by its hash, which the chain had a moment ago."""
+        block = self._read.block(raw)
+        if block.hash != expected:
+            raise NodeDownError(f"node {self.name} answered another block than it was asked for")
+        if raw.get("confirmations") == -1:
+            raise self._changed(block.height)
+        return block
+
+    def _changed(self, height: int) -> NodeBehindError:
+        return NodeBehindError(f"node {self.name} changed its chain while block {height} was read")
+
+
+def _is(answer: Any, code: int) -> bool:
+    return isinstance(answer, RpcError) and answer.code == code
+
+
+def _knows_none(answer: Any) -> bool:
+    """Whether the node knows no such transaction. While it builds its index of them (-txindex) it can't say."""
+    return isinstance(answer, RpcError) and answer.code == _UNKNOWN and "indexed" not in answer.message
+
+
+def _has_no_block_parameter(answer: Any) -> bool:
+    """Whether the node can't look for a transaction in a block: Dogecoin's answers with its help."""
+    return _is(answer, _OTHER) and answer.message.startswith("getrawtransaction ")
+
+
+def _transfers(
+    transaction: Transaction, block: Block, to: Collection[bytes], senders: tuple[bytes, ...]
+) -> list[Transfer]:
+    """The outputs of a transaction that pay something to these scripts."""
+    return [
+        Transfer(
+            transaction.hash,
+            "native",
+            one.ordinal,
+            one.script,
+            None,
+            one.amount,
+            block,
+            senders,
+            transaction.coinbase,
         )
-
-    def _height(self, raw: Any) -> int:
-        if type(raw) is not int or not 0 <= raw < 2**62:
-            raise NodeDownError(f"node {self.name} answered what is no height")
-        return raw
-
-    def _bytes(self, raw: Any, length: int | None) -> bytes:
-        if (
-            not isinstance(raw, str)
-            or re.fullmatch(r"([0-9a-f]{2})*", raw) is None
-            or (length and len(raw) != 2 * length)
-        ):
-            raise NodeDownError(f"node {self.name} answered what are not {length or 'some'} bytes")
-        return bytes.fromhex(raw)
-
-    def _amount(self, raw: Any) -> int:
-        """Base units: JSON numbers of coins, exactly."""
-        if type(raw) is int:
-            raw = Decimal(raw)
-        if not isinstance(raw, Decimal) or not raw.is_finite() or abs(raw.adjusted()) > 20:
-            raise NodeDownError(f"node {self.name} answered what is no amount")
-        units = raw.scaleb(8)
-        if units != units.to_integral_value() or units < 0:
-            raise NodeDownError(
-                f"node {self.name} answered an amount finer than a coin's smallest part, or below 0"
-            )
-        return int(units)
-
-
-def _is_coinbase(transaction: dict[str, Any]) -> bool:
-    inputs = transaction.get("vin")
-    return (
-        isinstance(inputs, list)
-        and len(inputs) == 1
-        and isinstance(inputs[0], dict)
-        and "coinbase" in inputs[0]
-    )
+        for one in transaction.outputs
+        if one.amount > 0 and one.script in to
+    ]
