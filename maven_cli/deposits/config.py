@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -42,6 +42,10 @@ _ENDPOINT = {"name": str, "secret": str, "priority": int, "rate": Decimal, "conc
 _TOKEN = {"asset": str, "contract": str, "decimals": int, "minimum": Decimal, "confirmations": int}
 _ADDRESS = {"address": str, "user": int, "from": int}
 _INTERNAL = {"address": str, "label": str}
+# Strings and comments: longer quotes first.
+_TOKENS = re.compile(
+    r"""\"{3}(?:\\.|(?!"{3}).)*"{3}|'{3}.*?'{3}|\#[^\n]*|"(?:\\.|[^"\\\n])*"|'[^'\n]*'""", re.DOTALL
+)
 _TYPES = {str: "a string", int: "a whole number", Decimal: "a number", list: "a list of tables"}
 
 
@@ -87,21 +91,27 @@ class _Table:
             elif type(value) is not kind:
                 self.wrong(key, f"{key} must be {_TYPES[kind]}")
                 del self.values[key]
+            elif isinstance(value, str) and not value.isprintable():
+                self.wrong(key, f"{key} has a character that can't be printed")
+                del self.values[key]
         for key in required:
             if key not in self.values and key not in self.lines:
                 self.wrong(key, f"{what} needs {key}")
 
-    def within(self, key: str, least: int, most: int) -> None:
+    def within(self, key: str, least: int | Decimal, most: int | Decimal) -> None:
         value = self.values.get(key)
         if value is not None and not least <= value <= most:
             self.wrong(key, f"{key} must be between {least} and {most}")
 
-    def tables(self, key: str, found: Iterator[tuple[int, dict[str, int]]]) -> list[_Table]:
-        return [
-            _Table(values, *next(found, (self.line, {})), self.problems)
-            for values in self.values.get(key, [])
-            if isinstance(values, dict)
-        ]
+    def tables(self, key: str, headers: Sequence[tuple[int, dict[str, int]]]) -> list[_Table]:
+        """The tables of a list. headers: of each; none where they are written within it."""
+        found = self.values.get(key, [])
+        if not all(isinstance(values, dict) for values in found):
+            self.wrong(key, f"{key} must be {_TYPES[list]}")
+            return []
+        if len(headers) != len(found):
+            headers = [(self.lines.get(key, self.line), {})] * len(found)
+        return [_Table(values, *header, self.problems) for values, header in zip(found, headers, strict=True)]
 
 
 def read_file(path: Path) -> list[dict[str, Any]]:
@@ -115,22 +125,24 @@ def read_file(path: Path) -> list[dict[str, Any]]:
         raise UsageError(f"{path} is not UTF-8 text") from error
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not TOML: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not TOML: it has a number or a nesting without measure") from error
     problems: list[tuple[int, str]] = []
-    headers = _headers(text)
-    top = _Table(document, 1, _keys(text, 0), problems)
+    lines = _without_text(text).splitlines()
+    top = _Table(document, 1, _keys(lines, 0), problems)
     for key in document:
         if key != "chains":
             top.wrong(key, f"there is no {key!r} here; a file has [[chains]]")
     if not isinstance(document.get("chains"), list) or not document["chains"]:
         top.wrong("chains", "a file needs at least one [[chains]]")
         document["chains"] = []
-    found = {name: iter(lines) for name, lines in headers.items()}
-    none: Iterator[tuple[int, dict[str, int]]] = iter(())
+    headers = _headers(lines)
     chains = []
-    for table in top.tables("chains", found.get("chains", none)):
+    tables = top.tables("chains", headers.get((0, "chains"), []))
+    for number, table in enumerate(tables):
         chain = _chain(table)
         parts = {
-            part: table.tables(part, found.get(f"chains.{part}", none))
+            part: table.tables(part, headers.get((number + 1, f"chains.{part}"), []))
             for part in ("endpoints", "tokens", "addresses", "internal")
         }
         written = chain.pop("notation")
@@ -143,7 +155,11 @@ def read_file(path: Path) -> list[dict[str, Any]]:
             _address(one, written, _INTERNAL, ("address", "label")) for one in parts["internal"]
         ]
         chains.append(chain)
-        _no_address_twice(parts["addresses"])
+        _once(parts["endpoints"], "name", "name")
+        _once(parts["tokens"], "contract", "contract")
+        _once(parts["addresses"], "key", "address")
+        _once(parts["internal"], "key", "address")
+    _once(tables, "name", "name")
     if problems:
         problems = sorted(set(problems))
         shown = "; ".join(f"line {line}: {what}" for line, what in problems[:10])
@@ -164,12 +180,13 @@ def _chain(table: _Table) -> dict[str, Any]:
     values.setdefault("identity", IDENTITIES.get(name))
     if values["identity"] is None:
         what = "its chain id" if family == "evm" else "the hash of its genesis block"
-        table.wrong("identity", f"chain {name!r} needs identity, {what}")
+        if name:
+            table.wrong("identity", f"chain {name!r} needs identity, {what}")
     elif family == "evm" and not values["identity"].isdecimal():
         table.wrong("identity", 'identity of an EVM chain is its chain id in decimal, as a string: "1"')
     if family == "bitcoin":
         values.setdefault("network", "bitcoin" if name == "bitcoin" else None)
-        if values["network"] is None:
+        if values["network"] is None and name:
             table.wrong("network", f"chain {name!r} needs network, which says how its addresses are written")
     elif "network" in values:
         table.wrong("network", "only the Bitcoin family has a network")
@@ -213,8 +230,8 @@ def _endpoint(table: _Table) -> dict[str, Any]:
         table.wrong("name", "an endpoint's name is letters, digits, and . _ -")
     table.values.setdefault("concurrency", 4)
     table.within("concurrency", 1, 64)
-    if table.values.get("rate", 1) <= 0:
-        table.wrong("rate", "rate must be greater than 0, in requests a second")
+    table.within("priority", -1_000_000, 1_000_000)
+    table.within("rate", Decimal("0.001"), 1_000_000)
     return table.values
 
 
@@ -226,8 +243,9 @@ def _token(table: _Table, written: Notation | None) -> dict[str, Any]:
     table.within("decimals", 0, 77)
     table.within("confirmations", 1, 100_000)
     values.setdefault("minimum", Decimal(0))
-    if values["minimum"] < 0 or not values["minimum"].is_finite():
-        table.wrong("minimum", "minimum must be at least 0")
+    if values["minimum"] != 0:
+        # What an amount of 78 digits can be, with as many decimals as a token can have.
+        table.within("minimum", Decimal("1e-77"), Decimal("1e77"))
     if "contract" in values and written is not None:
         try:
             values["contract"] = written.token(values["contract"])
@@ -250,16 +268,21 @@ def _address(
     return table.values
 
 
-def _no_address_twice(tables: Sequence[_Table]) -> None:
-    seen: dict[bytes, _Table] = {}
+def _once(tables: Sequence[_Table], key: str, told: str) -> None:
+    """Notes tables that say the same of `key` as one before; told: the key that is named for it."""
+    seen: dict[Any, _Table] = {}
     for table in tables:
-        if key := table.values.get("key"):
-            first = seen.setdefault(key, table)
-            if first is not table:
-                table.wrong(
-                    "address",
-                    f"{table.values['address']} stands in line {first.lines.get('address', first.line)} already",
-                )
+        value = table.values.get(key)
+        # A token without a contract is the chain's own coin.
+        if value is None and key != "contract":
+            continue
+        first = seen.setdefault(value, table)
+        if first is not table:
+            what = "the chain's own coin" if value is None else table.values[told]
+            if isinstance(what, bytes):
+                what = "this contract"
+            line = first.lines.get(told, first.line)
+            table.wrong(told, f"{what} stands in line {line} already")
 
 
 def _number(value: Any) -> Decimal | None:
@@ -272,21 +295,35 @@ def _number(value: Any) -> Decimal | None:
     return None
 
 
-def _headers(text: str) -> dict[str, list[tuple[int, dict[str, int]]]]:
-    """For each kind of table, the lines of its headers in order, each with the lines of its keys. TOML's own parser tells
-    no lines of what it has understood."""
-    found: dict[str, list[tuple[int, dict[str, int]]]] = {}
-    for number, line in enumerate(text.splitlines()):
-        if match := re.fullmatch(r"\s*\[\[\s*([\w.\s]+?)\s*\]\]\s*(?:#.*)?", line):
-            name = re.sub(r"\s", "", match[1])
-            found.setdefault(name, []).append((number + 1, _keys(text, number + 1)))
+def _without_text(text: str) -> str:
+    """The file, line by line, without comments and strings of several lines, which may look like anything."""
+
+    def kept(token: re.Match[str]) -> str:
+        if token[0].startswith("#"):
+            return ""
+        return '""' + "\n" * token[0].count("\n") if token[0][:3] in ('"""', "'''") else token[0]
+
+    return _TOKENS.sub(kept, text)
+
+
+def _headers(lines: Sequence[str]) -> dict[tuple[int, str], list[tuple[int, dict[str, int]]]]:
+    """The lines of the headers of tables, each with the lines of its keys, by the number of their chain in the file and
+    their kind; those of the chains themselves under 0. TOML's own parser tells no lines of what it has understood."""
+    found: dict[tuple[int, str], list[tuple[int, dict[str, int]]]] = {}
+    chain = 0
+    for number, line in enumerate(lines, 1):
+        if match := re.fullmatch(r"""\s*\[\[([\w.\s"'-]+)\]\]\s*""", line):
+            name = re.sub(r"""[\s"']""", "", match[1])
+            chain += name == "chains"
+            key = (0 if name == "chains" else chain, name)
+            found.setdefault(key, []).append((number, _keys(lines, number)))
     return found
 
 
-def _keys(text: str, start: int) -> dict[str, int]:
+def _keys(lines: Sequence[str], start: int) -> dict[str, int]:
     """The lines of the keys from a line on, up to the next header."""
     keys: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines()[start:], start + 1):
+    for number, line in enumerate(lines[start:], start + 1):
         if line.lstrip().startswith("["):
             break
         if match := re.match(r"""\s*["']?([\w-]+)["']?\s*=""", line):
