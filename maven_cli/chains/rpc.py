@@ -44,6 +44,7 @@ _FIRST_PAUSE = 0.25  # seconds before the second attempt; twice that before each
 _LONGEST_PAUSE = 5.0  # seconds, also when Retry-After asks for more
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504, 524)
 _SLOW = (408, 504, 524)
+_STARTING = -28  # Bitcoin Core's code: it loads its blocks, or its wallet
 _LINE = 500  # characters of a refusal: some say only at their end which range of blocks would work
 _SECRET = 6  # characters; what is shorter is no key, but a word like rpc or eth
 # What providers say, in JSON-RPC, instead of 429.
@@ -79,6 +80,10 @@ Call = tuple[str, Sequence[Any]]
 
 class TooMuchError(NodeDownError):
     """An answer is too large, or takes a node too long."""
+
+
+class TooSlowError(TooMuchError):
+    """An answer takes a node too long."""
 
 
 class Rpc:
@@ -189,7 +194,7 @@ class Rpc:
                 return self._send(calls)
             except _LaterError as later:
                 if divisible and later.slow:
-                    raise TooMuchError(f"node {self.name} {later}") from None
+                    raise TooSlowError(f"node {self.name} {later}") from None
                 if attempt + 1 == ATTEMPTS:
                     raise NodeDownError(f"node {self.name} {later}") from None
                 # Jitter: passes of several chains must not knock in step.
@@ -274,6 +279,8 @@ class Rpc:
         refusal = RpcError(code if type(code) is int else 0, _line(self._discreet(message)))
         if _is_limit(refusal):
             raise _LaterError(f"refuses more: {refusal.message}", after)
+        if refusal.code == _STARTING:
+            raise _LaterError(f"is still starting: {refusal.message}", after)
         return refusal
 
     def _discreet(self, said: Any) -> str:

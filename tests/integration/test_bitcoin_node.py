@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -35,10 +36,15 @@ def litecoin() -> Iterator[Litecoin]:
 
 
 @contextmanager
-def connected(url: str) -> Iterator[BitcoinNode]:
-    node = BitcoinNode(Rpc(Endpoint("one", url), timedelta(seconds=10)))
+def connected(url: str, timeout: timedelta = timedelta(seconds=10)) -> Iterator[BitcoinNode]:
+    node = BitcoinNode(Rpc(Endpoint("one", url), timeout))
     yield node
     node.close()
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maven_cli.chains.rpc._FIRST_PAUSE", 0.01)
 
 
 @pytest.fixture
@@ -113,6 +119,24 @@ def test_coinbase_outputs_are_immature(litecoin: Litecoin, node: BitcoinNode) ->
     assert [(one.ordinal, one.immature) for one in sighting.transfers] == [(0, True)]
 
 
+def test_scripts_without_an_address(litecoin: Litecoin, node: BitcoinNode) -> None:
+    """Bare public keys and bare multisignature: nodes name an address that isn't the script's, several, or none."""
+    key, other = (
+        litecoin.rpc("getaddressinfo", litecoin.new_address(wallet=CUSTOMERS), wallet=CUSTOMERS)["pubkey"]
+        for _ in range(2)
+    )
+    scripts = [f"21{key}ac", f"5121{key}21{other}52ae", "51"]
+    tx = litecoin.pay_many([(script, 1000 + place) for place, script in enumerate(scripts)])
+    litecoin.mine()
+    found = node.scan(litecoin.head, litecoin.head, Watching(*scripts), final=False).transfers
+    assert [(one.tx_hash.hex(), one.ordinal, one.to.hex(), one.amount) for one in found] == [
+        (tx, place, script, 1000 + place) for place, script in enumerate(scripts)
+    ]
+    # The key's other scripts are others' as far as a scan knows.
+    hashed = litecoin.rpc("decodescript", f"21{key}ac")["segwit"]["hex"]
+    assert newest(litecoin, node, hashed).transfers == ()
+
+
 # ------------------------------------------------------------------------------------------------------------------- senders
 
 
@@ -143,6 +167,43 @@ def test_senders_as_far_as_the_node_knows(litecoin: Litecoin, node: BitcoinNode)
         assert without.look([reference(transfer)]) == node.look([reference(transfer)])
     with edited(litecoin, core_25) as newer:
         assert newest(litecoin, newer, script).transfers == (transfer,)
+
+
+def test_senders_that_no_answer_can_hold(
+    litecoin: Litecoin, node: BitcoinNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody may spend scripts so long that a node's words for them fill any answer: that stops no chain."""
+    second = litecoin.new_address(wallet=CUSTOMERS)
+    heavy = litecoin.pay(second, 1)
+    other = litecoin.new_address(wallet=CUSTOMERS)
+    light = litecoin.pay(other, 1)
+    litecoin.mine()
+    scripts = [litecoin.script(address) for address in (second, other)]
+    watching = Watching(*scripts)
+    expected = node.scan(litecoin.head, litecoin.head, watching, final=False).transfers
+    assert all(one.senders for one in expected)
+    monkeypatch.setattr("maven_cli.chains.rpc.BODY_LIMIT", 2**17)
+    sources: list[str] = []
+
+    def beside(question: dict[str, Any], answer: dict[str, Any]) -> None:
+        if question["method"] == "getrawtransaction" and question["params"][:2] == [heavy, 2]:
+            answer["result"]["padding"] = "0" * 2**18
+
+    def everywhere(question: dict[str, Any], answer: dict[str, Any]) -> None:
+        beside(question, answer)
+        if question["method"] == "getrawtransaction" and question["params"][0] in sources:
+            answer["result"]["padding"] = "0" * 2**18
+
+    with edited(litecoin, beside) as older:
+        assert older.scan(litecoin.head, litecoin.head, watching, final=False).transfers == expected
+    sources += [one["txid"] for one in litecoin.rpc("getrawtransaction", heavy, True)["vin"]]
+    others = [one["txid"] for one in litecoin.rpc("getrawtransaction", light, True)["vin"]]
+    with edited(litecoin, everywhere) as older:
+        found = older.scan(litecoin.head, litecoin.head, watching, final=False).transfers
+    assert {one.tx_hash.hex(): bool(one.senders) for one in found} == {
+        heavy: False,
+        light: not set(others) & set(sources),
+    }
 
 
 def test_an_index_that_is_being_built_knows_nothing_yet(litecoin: Litecoin) -> None:
@@ -193,7 +254,7 @@ def test_look(litecoin: Litecoin, node: BitcoinNode) -> None:
         ]
     )
     assert [one.state for one in (mined, known, unknown, other)] == ["mined", "pending", "missing", "mined"]
-    assert node.requests == before + 1 + 3  # the last one was found without its block: where is that now?
+    assert node.requests == before + 1 + 2  # the last one was found without its block: where is that now?
     assert mined == other
     assert mined.block == transfer.block
     assert len(mined.transfers) == 2
@@ -244,12 +305,119 @@ def test_look_at_a_block_that_the_node_never_saw(litecoin: Litecoin, node: Bitco
     assert sighting.state == "missing"
 
 
+def test_many_that_moved_cost_no_request_each(litecoin: Litecoin, node: BitcoinNode) -> None:
+    addresses = [litecoin.new_address(wallet=CUSTOMERS) for _ in range(5)]
+    for address in addresses:
+        litecoin.pay(address, Decimal("0.01"))
+    litecoin.mine()
+    watching = Watching(*map(litecoin.script, addresses))
+    found = node.scan(litecoin.head, litecoin.head, watching, final=False).transfers
+    litecoin.reorganise(1)
+    litecoin.mine()
+    before = node.requests
+    sightings = node.look([reference(one) for one in found])
+    assert node.requests == before + 4
+    (head,) = node.blocks([litecoin.head])
+    assert [(one.state, one.block) for one in sightings] == [("mined", head)] * 5
+
+
+def test_a_node_that_lags_says_nothing_of_what_it_does_not_know(
+    litecoin: Litecoin, node: BitcoinNode
+) -> None:
+    """D19: it is at the block before the transaction's."""
+    script, tx = paid(litecoin)
+    (transfer,) = newest(litecoin, node, script).transfers
+    height, block_hash = litecoin.head, litecoin.block_hash(litecoin.head)
+    litecoin.rpc("invalidateblock", block_hash)
+    unknown = Reference(b"\7" * 32, height, b"\7" * 32)
+    for asked in (reference(transfer), unknown):
+        with pytest.raises(NodeBehindError, match=f"^node one has no block {height}, in which"):
+            node.look([asked])
+    (sighting,) = node.look([Reference(bytes.fromhex(tx))])
+    assert sighting.state == "pending"
+    litecoin.rpc("reconsiderblock", block_hash)
+    (sighting,) = node.look([reference(transfer)])
+    assert sighting.block == transfer.block
+
+
+def test_without_an_index_only_a_scan_finds_what_moved() -> None:
+    with Litecoin("-txindex=0") as litecoin, connected(litecoin.url) as node:
+        script, tx = paid(litecoin)
+        (transfer,) = newest(litecoin, node, script).transfers
+        assert transfer.senders == ()
+        (sighting,) = node.look([reference(transfer)])
+        assert (sighting.state, sighting.block) == ("mined", transfer.block)
+        assert [one.state for one in node.look([Reference(bytes.fromhex(tx))])] == ["missing"]
+        litecoin.reorganise(1)
+        assert [one.state for one in node.look([reference(transfer)])] == ["pending"]
+        litecoin.mine()
+        assert [one.state for one in node.look([reference(transfer)])] == ["missing"]
+        (again,) = newest(litecoin, node, script).transfers
+        assert (again.tx_hash, again.block.height) == (transfer.tx_hash, transfer.block.height + 1)
+
+
 def test_balances_and_tokens(litecoin: Litecoin, node: BitcoinNode) -> None:
     (first, _), (second, _) = paid(litecoin, Decimal("0.1")), paid(litecoin, Decimal("0.2"))
     keys = [bytes.fromhex(script) for script in (first, second, "5120" + "07" * 32, first)]
     assert node.balances(keys, None) == [10_000_000, 20_000_000, 0, 10_000_000]
     assert node.balances([], None) == []
     assert node.token(b"\7" * 20) is None
+
+
+def test_balances_of_many_are_several_searches(
+    litecoin: Litecoin, node: BitcoinNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [bytes.fromhex(paid(litecoin, coins)[0]) for coins in (1, 2, 3)]
+    monkeypatch.setattr("maven_cli.chains.bitcoin.node.SEARCHED_AT_ONCE", 2)
+    before = node.requests
+    assert node.balances(keys, None) == [10**8, 2 * 10**8, 3 * 10**8]
+    assert node.requests == before + 2
+
+
+def test_a_search_that_finds_too_much_is_divided(
+    litecoin: Litecoin, node: BitcoinNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [bytes.fromhex(paid(litecoin)[0]) for _ in range(2)]
+    searched: list[int] = []
+
+    def change(question: dict[str, Any], answer: dict[str, Any]) -> None:
+        if question["method"] == "scantxoutset":
+            searched.append(len(question["params"][1]))
+            answer["result"]["padding"] = "0" * (2**16 * searched[-1])
+
+    monkeypatch.setattr("maven_cli.chains.rpc.BODY_LIMIT", 2**17)
+    with edited(litecoin, change) as much:
+        assert much.balances(keys, None) == [10**8, 10**8]
+    assert searched == [2, 1, 1]
+
+
+def test_a_search_that_takes_too_long_is_ended(litecoin: Litecoin) -> None:
+    asked: list[list[Any]] = []
+
+    def change(question: dict[str, Any], _answer: dict[str, Any]) -> None:
+        if question["method"] == "scantxoutset":
+            asked.append(question["params"])
+            if question["params"][0] == "start":
+                time.sleep(1.5)
+
+    with Between(litecoin, change) as proxy, connected(proxy.url, timedelta(seconds=1)) as node:
+        message = "no answer within 1s to a search of all unspent outputs; raise MAVEN_NODE_TIMEOUT"
+        with pytest.raises(NodeDownError, match=message):
+            node.balances([b"\x51"], None)
+    assert asked == [["start", ["raw(51)"]], ["abort"]]
+
+
+def test_a_search_that_somebody_else_began(litecoin: Litecoin) -> None:
+    def change(question: dict[str, Any], answer: dict[str, Any]) -> None:
+        if question["method"] == "scantxoutset":
+            message = 'Scan already in progress, use action "abort" or "status"'
+            answer |= {"result": None, "error": {"code": -8, "message": message}}
+
+    with (
+        edited(litecoin, change) as node,
+        pytest.raises(NodeDownError, match="refuses a search of all unspent outputs: Scan already in"),
+    ):
+        node.balances([b"\x51"], None)
 
 
 # ---------------------------------------------------------------------------------------------------------- wrong and missing
@@ -325,6 +493,20 @@ def test_what_a_node_refuses(
 
     with edited(litecoin, change) as node, pytest.raises(error, match=f"^node one .*{told}"):
         newest(litecoin, node, script)
+
+
+def test_a_node_that_has_just_started_is_waited_for(litecoin: Litecoin) -> None:
+    left = 2
+
+    def change(_question: dict[str, Any], answer: dict[str, Any]) -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            answer |= {"result": None, "error": {"code": -28, "message": "Loading block index…"}}
+
+    with edited(litecoin, change) as node:
+        assert node.identity() == GENESIS
+        assert node.requests == 3
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,14 @@ def test_a_block_that_lacks_transactions(missing: tuple[int, ...]) -> None:
         list(Reader("x").transactions(block))
 
 
+def test_a_block_with_a_transaction_twice() -> None:
+    """The last of three counts twice in the tree anyway: the root stays as it is (CVE-2012-2459)."""
+    block = block_with_an_extension()
+    block["tx"].append(block["tx"][-1])
+    with pytest.raises(NodeDownError, match="node x answered a block 3247853 that has a transaction twice"):
+        list(Reader("x").transactions(block))
+
+
 @pytest.mark.parametrize(
     "output",
     [

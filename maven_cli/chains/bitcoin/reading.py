@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any
 
-from maven_cli.chains import Block, NodeDownError
+from maven_cli.chains import Block, NodeDownError, Transfer
 
 DECIMALS = 8
 _MOST = 10**13  # coins; Dogecoin, which has the most, will need centuries to get there
@@ -97,6 +97,9 @@ class Reader:
             transaction = self.transaction(one)
             hashes.append(transaction.hash)
             yield transaction
+        # A transaction that comes twice can leave the root as it is (CVE-2012-2459).
+        if len(set(hashes)) != len(hashes):
+            raise self.wrong(f"a block {found.get('height')} that has a transaction twice")
         if _root(hashes) != self.hash(found.get("merkleroot")):
             raise self.wrong(f"a block {found.get('height')} that lacks transactions")
 
@@ -134,6 +137,27 @@ class Reader:
         if not isinstance(text, str) or re.fullmatch(r"([0-9a-f]{2})*", text) is None:
             raise self.wrong("an output without its script")
         return bytes.fromhex(text)
+
+
+def transfers_to(
+    transaction: Transaction, block: Block, to: Collection[bytes], senders: tuple[bytes, ...]
+) -> list[Transfer]:
+    """The outputs of a transaction that pay something to these scripts."""
+    return [
+        Transfer(
+            transaction.hash,
+            "native",
+            one.ordinal,
+            one.script,
+            None,
+            one.amount,
+            block,
+            senders,
+            transaction.coinbase,
+        )
+        for one in transaction.outputs
+        if one.amount > 0 and one.script in to
+    ]
 
 
 def digest(transaction: Transaction, block: Block) -> bytes:
