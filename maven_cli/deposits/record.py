@@ -206,7 +206,8 @@ def _found_again(
     if row["status"] == "CREDITED":
         if not _equal(row, transfer, token["id"]):
             alarm(conn, row, f"the transaction was mined again and pays {transfer.amount} units")
-        elif row["block_hash"] != block.hash or row["ordinal"] != transfer.ordinal:
+            return
+        if row["block_hash"] != block.hash or row["ordinal"] != transfer.ordinal:
             conn.execute(
                 "UPDATE deposits SET block_height = %s, block_hash = %s, block_at = %s, ordinal = %s, updated_at = now()"
                 " WHERE id = %s",
